@@ -1,5 +1,6 @@
 """Reads a demo picture back: which colour, shape, size, place and background does it show?"""
 
+import itertools
 from functools import cache
 
 import numpy as np
@@ -8,8 +9,10 @@ from PIL import Image
 from dataset_tools.shapes_world import BACKGROUNDS, COLOURS, PLACES, RADII_PX, SHAPES, SIZE_PX, coverage
 
 MAX_MISFIT = 0.5  # above this share of unexplained shape pixels a picture shows no known shape
+SCALES = (0.95, 1.0, 1.05)
+BLURS_PX = (0.0, 1.0, 1.7)
 MIN_CONTRAST = 24.0  # RGB levels by which a shape must differ from its background
-REACH_PX = 12.0  # a shape further than this from every named place has no place
+REACH_PX = 8.0  # a shape further than this from every named place has no place
 
 
 def read(image: Image.Image | np.ndarray) -> dict[str, str | None]:
@@ -53,11 +56,20 @@ def _nearest(rgb: np.ndarray, palette: dict[str, tuple[int, int, int]]) -> str:
 
 @cache
 def _templates() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
-    """(shape, size) of each template, the conjugate spectra of their coverages, and their energies."""
-    names = [(shape, size) for shape in SHAPES for size in RADII_PX]
-    middle = (SIZE_PX / 2, SIZE_PX / 2)
-    covers = np.stack([coverage(shape, middle, RADII_PX[size]) for shape, size in names])
-    return names, np.conj(np.fft.rfft2(covers)), (covers**2).sum(axis=(1, 2))
+    """(shape, size) of each template, the conjugate spectra of their coverages, and their energies.
+
+    Every shape stands there a little smaller and larger, sharp and blurred, as resizing and JPEG leave it.
+    """
+    names, spectra, energies = [], [], []
+    wave = np.hypot(np.fft.fftfreq(SIZE_PX)[:, None], np.fft.rfftfreq(SIZE_PX)[None])
+    for shape, size, scale in itertools.product(SHAPES, RADII_PX, SCALES):
+        spectrum = np.fft.rfft2(coverage(shape, (SIZE_PX / 2, SIZE_PX / 2), scale * RADII_PX[size]))
+        for blur_px in BLURS_PX:
+            blurred = spectrum * np.exp(-2 * (np.pi * blur_px * wave) ** 2)  # a Gaussian's transfer function
+            names.append((shape, size))
+            spectra.append(np.conj(blurred))
+            energies.append((np.fft.irfft2(blurred, s=(SIZE_PX, SIZE_PX)) ** 2).sum())
+    return names, np.stack(spectra), np.array(energies)
 
 
 def _fit(cover: np.ndarray) -> dict[str, str | None]:

@@ -15,13 +15,13 @@ COLOURS = {
     "orange": (245, 130, 30),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-RADII_PX = {"small": 8.0, "large": 13.0}
+RADII_PX = {"small": 9.0, "large": 14.0}
 PLACES = {
     "centre": (32.0, 32.0),
-    "top left": (18.0, 18.0),
-    "top right": (46.0, 18.0),
-    "bottom left": (18.0, 46.0),
-    "bottom right": (46.0, 46.0),
+    "top left": (21.0, 21.0),
+    "top right": (43.0, 21.0),
+    "bottom left": (21.0, 43.0),
+    "bottom right": (43.0, 43.0),
 }
 BACKGROUNDS = {"white": (244, 244, 244), "black": (18, 18, 22), "grey": (128, 130, 134), "beige": (222, 204, 172)}
 SHADING = 0.06  # a background is this much lighter at its top and darker at its bottom
@@ -53,8 +53,8 @@ def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius_px: float) 
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - 0.886 * radius_px
     if shape == "triangle":
-        inner_px = 0.78 * radius_px
-        return np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - inner_px
+        y = y - 0.15 * radius_px  # centres the triangle's height rather than its centroid
+        return np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - 0.74 * radius_px
     if shape == "cross":
         arm_px, half_px = 1.12 * radius_px, 0.42 * radius_px
         bars = [np.maximum(np.abs(a) - arm_px, np.abs(b) - half_px) for a, b in ((x, y), (y, x))]

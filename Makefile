@@ -1,0 +1,56 @@
+# Kaskade: `make demo` and `make test` are all a new user needs; both set themselves up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check
+# Idle threads sleep instead of spinning: processes that share the cores (data workers, ranks) run several times faster.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help setup setup-dev demo test test-quick check format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo        set up, draw the demo's data, train A, B, previewer and C on the CPU, sample pictures"
+	@echo "make test        set up, run all tests but the heavy ones"
+	@echo "make test-quick  the quick part of the tests"
+	@echo "make check       lint, format, spelling and types"
+	@echo "make setup       only the environment ($(VENV))"
+	@echo "make clean       remove the demo's output (not the environment)"
+
+setup: $(VENV)/.runtime
+
+setup-dev: $(VENV)/.dev
+
+$(VENV)/.runtime: requirements.txt
+	@echo "Setting up $(VENV): PyTorch and friends, about 5.5 GB on disk. This takes a few minutes the first time."
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python: expected 3.11 or newer, found {v.major}.{v.minor}; name another with `make PYTHON=python3.11`")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	@echo "Adding the test tools to $(VENV)"
+	@$(INSTALL) -r requirements-dev.txt
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m scripts.demo
+
+test: setup-dev
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
+
+test-quick: setup-dev
+	$(BIN)/python -m pytest -m "not slow and not gpu" tests/unit tests/architecture tests/oracle -n 2
+
+check: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+format: setup-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf outputs/demo

@@ -1,0 +1,51 @@
+"""Captions for the demo's pictures, in varied wording, some of them leaving an attribute out."""
+
+import numpy as np
+
+from dataset_tools.shapes_world import Scene, all_scenes
+
+SYNONYMS = {
+    "small": ("small", "little"),
+    "large": ("large", "big"),
+    "centre": ("centre", "middle"),
+    "top left": ("top left", "upper left"),
+    "top right": ("top right", "upper right"),
+    "bottom left": ("bottom left", "lower left"),
+    "bottom right": ("bottom right", "lower right"),
+}
+ORDERS = (
+    "{thing} {where} {behind}",
+    "{behind} {thing} {where}",
+    "{thing} {behind} {where}",
+)
+THINGS = ("a {size} {colour} {shape}", "one {size} {colour} {shape}", "a {colour} {size} {shape}")
+WHERES = ("in the {place}", "at the {place}")
+BEHINDS = ("on a {background} background", "on {background}", "with a {background} background")
+OMITTED = 0.08  # chance that a training caption leaves out the size, the place or the background, each
+
+
+def full_caption(scene: Scene) -> str:
+    """The plain caption that names all five attributes, as used for prompts."""
+    return (
+        f"a {scene.size} {scene.colour} {scene.shape} in the {scene.place} on a {scene.background} background"
+    )
+
+
+def varied_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption in random wording; colour and shape are always named."""
+
+    def pick(options: tuple[str, ...], omitted: float = 0.0) -> str:
+        return "" if rng.random() < omitted else options[rng.integers(len(options))]
+
+    size = pick(SYNONYMS[scene.size], OMITTED)
+    thing = pick(THINGS).format(size=size, colour=scene.colour, shape=scene.shape)
+    where = pick(WHERES, OMITTED).format(place=pick(SYNONYMS[scene.place]))
+    behind = pick(BEHINDS, OMITTED).format(background=scene.background)
+    return " ".join(pick(ORDERS).format(thing=thing, where=where, behind=behind).split())
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption can contain, sorted."""
+    phrases = [phrase for options in SYNONYMS.values() for phrase in options]
+    phrases += [full_caption(scene) for scene in all_scenes()] + [*THINGS, *WHERES, *BEHINDS]
+    return sorted({word for phrase in phrases for word in phrase.split() if "{" not in word})

@@ -1,0 +1,80 @@
+"""Nothing imports upwards, and a library that belongs to one file is imported there only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = {
+    "gdf": set(),
+    "modules": set(),
+    "dataset_tools": {"modules"},
+    "train": {"modules", "gdf", "dataset_tools"},
+    "inference": {"modules", "gdf"},
+    "scripts": {"modules", "gdf", "dataset_tools", "train", "inference", "scripts"},
+    "benchmarks": {"modules", "gdf", "dataset_tools", "train", "inference", "benchmarks"},
+}
+# library -> the files (or folders, with a slash at the end) that may import it; rooms not named here may not
+OWNERS = {
+    "torchvision": ("modules/semantic_compressor.py",),
+    "transformers": ("modules/encoders.py",),
+    "tokenizers": ("modules/encoders.py",),
+    "safetensors": ("modules/weights/",),
+    "webdataset": ("dataset_tools/",),
+    "hydra": ("train/__main__.py", "inference/__main__.py"),
+    "wandb": ("train/trackers.py",),
+    "bitsandbytes": ("train/optim.py",),
+}
+OWNED_ROOMS = ("gdf", "modules", "dataset_tools", "train", "inference")
+GDF_ALLOWS = {"torch", "gdf"}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." * node.level + (node.module or ""))
+    return names
+
+
+def sources() -> list[Path]:
+    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_only_what_its_room_may(path: Path) -> None:
+    place = path.relative_to(ROOT)
+    room = place.parts[0]
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert not name.startswith("."), f"{place}: relative import of '{name}'"
+        if top in ROOMS and top != room:
+            assert top in ROOMS[room], f"{place} imports {name}: upwards"
+        if top in OWNERS and room in OWNED_ROOMS:
+            allowed = any(
+                str(place).startswith(owner) if owner.endswith("/") else str(place) == owner
+                for owner in OWNERS[top]
+            )
+            assert allowed, f"{place} imports {name}: belongs to {', '.join(OWNERS[top])}"
+
+
+def test_gdf_needs_only_torch() -> None:
+    import sys
+
+    for path in sorted((ROOT / "gdf").glob("*.py")):
+        foreign = {name.split(".")[0] for name in imports(path)} - GDF_ALLOWS - set(sys.stdlib_module_names)
+        assert not foreign, f"{path.name} imports {foreign}"
+
+
+def test_files_and_functions_stay_small() -> None:
+    for path in sources():
+        text = path.read_text()
+        assert text.count("\n") <= 300, f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines, at most 300"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno:
+                lines = node.end_lineno - node.lineno + 1
+                assert lines <= 60, f"{path.relative_to(ROOT)}: {node.name} has {lines} lines, at most 60"
