@@ -1,0 +1,73 @@
+"""From every pixel format of Pillow to 8-bit sRGB."""
+
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageCms
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a decoded picture to mode RGB: deep pixels scaled, transparent places white, colours sRGB.
+
+    Raises what Pillow raises for a mode that it cannot convert.
+    """
+    profile = image.info.get("icc_profile")
+    return _to_srgb(_on_white(_to_8_bit(image)), profile)
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Scale grey pixels of 16 or 32 bits, or floating point, to mode L; Pillow's convert would clip them.
+
+    Integers of up to 16 bits count as 16-bit. Floating point counts as 0 to 1, or to 255 or 65535 when it
+    goes beyond.
+    """
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    pixels = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=1.0, neginf=0.0)
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    peak = float(pixels.max())
+    white = next((white for white in whites if peak <= white), peak)
+    grey = Image.fromarray(np.rint(pixels.clip(0, white) * (255.0 / white)).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):  # a 16-bit PNG can name one grey level as transparent
+        opaque = Image.fromarray(((pixels != clear) * 255).astype(np.uint8))
+        grey = Image.merge("LA", (grey, opaque))
+    return grey
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Lay a picture with transparency on white; others pass unchanged."""
+    if not image.has_transparency_data:
+        return image
+    coloured = image.convert("RGBA")
+    white = Image.new("RGBA", coloured.size, "white")
+    return Image.alpha_composite(white, coloured).convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert to RGB through the embedded colour profile, or plainly where there is none that fits."""
+    if image.mode in ("P", "PA", "1"):
+        image = image.convert("RGB")
+    if image.mode == "LAB":
+        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
+    else:
+        transform = _transform(profile, image.mode) if profile else None
+    converted = ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
+    assert converted is not None  # None only when applied in place
+    return converted
+
+
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+@lru_cache(maxsize=64)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform to sRGB; None where plain conversion is right (sRGB) or the profile is no use."""
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
+            return None
+        return ImageCms.buildTransform(source, _SRGB, mode, "RGB")
+    except (ImageCms.PyCMSError, OSError):  # damaged, or of another colour space than the pixels
+        return None

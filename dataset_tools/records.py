@@ -1,0 +1,239 @@
+"""One sample, and the reading of samples from a shard.
+
+A shard is a WebDataset tar: consecutive members that share a name up to its first dot are one sample.
+Reading is plain `tarfile`, not webdataset's reader, because a shard is foreign input: here nothing is
+unpickled or run, a sample never continues in the next shard, and damage is reported where `tarfile` and
+webdataset end the shard in silence or pair a picture with the caption of another.
+"""
+
+import json
+import re
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from lzma import LZMAError
+from typing import Any, BinaryIO, NamedTuple
+
+from dataset_tools.images import SUFFIXES
+
+MAX_MEMBER_BYTES = 1 << 30
+"""A member larger than this is not a picture; refused, because compressed tars can promise any size."""
+
+READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, LZMAError)
+
+
+class Sample(NamedTuple):
+    """One picture and what is known about it, still encoded."""
+
+    key: str
+    image_bytes: bytes
+    image_ext: str
+    caption: str | None
+    """Text of the `.txt` member without surrounding white space; None when there is no such member."""
+    facts: dict[str, Any]
+    """The `.json` member; empty when there is none."""
+    shard: str
+    index: int
+    """Position in the shard, broken samples counted."""
+
+
+class Broken(NamedTuple):
+    """Something in a shard that could not be used. `key` is empty when it is the shard itself."""
+
+    shard: str
+    key: str
+    reason: str
+
+
+Report = Callable[[Broken], None]
+
+
+class _Group(NamedTuple):
+    """Consecutive members of one sample: extension (lower case, without its dot) to content."""
+
+    key: str
+    members: dict[str, bytes]
+    problems: list[str]
+
+
+def read_samples(file: BinaryIO, shard: str, report: Report) -> Iterator[Sample]:
+    """Iterate over the usable samples of an open tar file (plain or compressed; need not be seekable).
+
+    shard: its name, for messages. report: called once for every broken sample and for damage of the shard.
+    Damage never raises; what can be read after a damaged place is read.
+    """
+    index = 0
+    for group in _groups(file, shard, report):
+        for key, members in _split_dotted(group):
+            try:
+                if group.problems:
+                    raise ValueError(group.problems[0])
+                yield _sample(key, members, shard, index)
+            except ValueError as error:
+                report(Broken(shard, key, str(error)))
+            index += 1
+
+
+def _sample(key: str, members: dict[str, bytes], shard: str, index: int) -> Sample:
+    """Build the sample of these members. Raises ValueError when it is not usable."""
+    ext = next((ext for ext in members if _is_picture(ext)), None)
+    if ext is None:
+        raise ValueError(f"holds no picture, only {', '.join(members)}")
+    if not members[ext]:
+        raise ValueError(f"the picture .{ext} is empty")
+    caption = members.get("txt")
+    return Sample(
+        key=key,
+        image_bytes=members[ext],
+        image_ext=ext.rpartition(".")[2],
+        caption=None if caption is None else _text(caption, "txt").strip(),
+        facts=_facts(members["json"]) if "json" in members else {},
+        shard=shard,
+        index=index,
+    )
+
+
+def _is_picture(ext: str) -> bool:
+    return f".{ext.rpartition('.')[2]}" in SUFFIXES
+
+
+def _text(data: bytes, ext: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the .{ext} member is not UTF-8 text (byte {error.start})") from error
+
+
+def _facts(data: bytes) -> dict[str, Any]:
+    try:
+        facts = json.loads(_text(data, "json"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"the .json member is not JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise ValueError(f"the .json member is a {type(facts).__name__}, not an object")
+    return facts
+
+
+def _split_dotted(group: _Group) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Take apart a group of names with dots, such as cat.v1.jpg cat.v1.txt cat.v2.jpg cat.v2.txt.
+
+    To webdataset they are one sample "cat". When there is no cat.jpg that they could belong to, what stands
+    before the last dot tells them apart.
+    """
+    if not group.members or any("." not in ext and _is_picture(ext) for ext in group.members):
+        yield group.key, group.members
+        return
+    parts: dict[str, dict[str, bytes]] = {}
+    for ext, data in group.members.items():
+        middle, _, last = ext.rpartition(".")
+        parts.setdefault(f"{group.key}.{middle}" if middle else group.key, {})[last] = data
+    yield from parts.items()
+
+
+def _groups(file: BinaryIO, shard: str, report: Report) -> Iterator[_Group]:
+    """Group the members of a tar. A group that touches damage has a problem: it may have lost a member."""
+    group: _Group | None = None
+    for entry in _entries(file):
+        damage = [entry.damage] if entry.damage else []
+        if damage:
+            report(Broken(shard, "", entry.damage))
+        if group is None or entry.key != group.key:
+            if group:
+                group.problems.extend(damage)
+                yield group
+            group = _Group(entry.key, {}, [])
+        group.problems.extend(damage)
+        if entry.ext in group.members:
+            group.problems.append(f"holds .{entry.ext} twice")
+        if entry.data is None:
+            group.problems.append(f".{entry.ext} has more than {MAX_MEMBER_BYTES} bytes")
+        else:
+            group.members[entry.ext] = entry.data
+    if group and group.key:
+        yield group
+
+
+class _Entry(NamedTuple):
+    """One member of a tar; the last has no key when the tar ends in damage."""
+
+    key: str
+    ext: str
+    data: bytes | None
+    damage: str
+    """What is wrong with the tar between the member before and this one; empty when all is well."""
+
+
+def _entries(file: BinaryIO) -> Iterator[_Entry]:
+    """Iterate over the members of a tar that are parts of samples."""
+    try:
+        with _Archive.open(fileobj=file, mode="r|*", ignore_zeros=True, bufsize=1 << 20) as archive:
+            assert isinstance(archive, _Archive)
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # tarfile would keep every header
+                if named := _key_and_ext(member):
+                    yield _Entry(*named, _content(archive, member), archive.take_problem())
+            damage = archive.take_problem()
+    except READ_ERRORS as error:
+        damage = f"reading ended early: {error}"
+    if damage:
+        yield _Entry("", "", b"", damage)
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    """Return the bytes of a regular member; None when they are too many to be a picture."""
+    if member.size > MAX_MEMBER_BYTES:
+        return None
+    content = archive.extractfile(member)
+    assert content is not None  # so for regular files only
+    return content.read()
+
+
+def _key_and_ext(member: tarfile.TarInfo) -> tuple[str, str] | None:
+    """Split a member's name as webdataset does; None for what is no part of a sample.
+
+    That is: links, folders, devices, hidden files (a macOS tar holds ._name beside every name), names
+    without an extension, and webdataset's own __meta__ members.
+    """
+    match = re.fullmatch(r"((?:.*/)?[^./][^./]*)\.([^/]+)", member.name)
+    if match is None or not member.isreg() or member.issparse() or re.match(r"__[^/]*__($|/)", member.name):
+        return None
+    key = match[1].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return key, match[2].lower()
+
+
+class _Header(tarfile.TarInfo):
+    """A header that tells its archive what tarfile passes over in silence."""
+
+    @classmethod
+    def fromtarfile(cls, archive: Any) -> "_Header":
+        try:
+            header = super().fromtarfile(archive)
+        except tarfile.HeaderError as error:
+            archive.note(error)
+            raise
+        archive.saw_end = False
+        return header
+
+
+class _Archive(tarfile.TarFile):
+    """A tar file that remembers damage. With `ignore_zeros` it goes on at the next sound header."""
+
+    tarinfo = _Header
+    saw_end = False
+    problem = ""
+
+    def note(self, error: Exception) -> None:
+        """Judge a block that is no header: the end mark, a damaged header, or the end of a cut file."""
+        kind = type(error).__name__
+        if kind == "EOFHeaderError":
+            self.saw_end = True
+        elif kind in ("EmptyHeaderError", "TruncatedHeaderError"):
+            if not self.saw_end:
+                self.problem = self.problem or "the tar is cut: it has no end mark"
+        else:
+            self.problem = f"the tar is damaged near byte {self.offset}"
+
+    def take_problem(self) -> str:
+        """Return what was noted since the last call; empty when all is well."""
+        problem, self.problem = self.problem, ""
+        return problem
