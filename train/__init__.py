@@ -1,0 +1,1 @@
+"""Training: one loop (`train.loop.run`), many recipes (`train.recipes`)."""

@@ -1,0 +1,165 @@
+"""The settings of a training run as plain dataclasses, and the combinations that cannot work."""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from dataset_tools.stream import DataConfig
+
+from train.schema import ConfigError, bounded, from_plain, nearest
+
+
+@dataclass
+class EmaConfig:
+    """A moving average of the first player's weights, from which samples are drawn and which is exported too."""
+
+    enabled: bool = True
+    start: int = bounded(0, least=0)  # steps before which the average is the weights themselves
+    interval: int = bounded(1, least=1)  # steps between two updates
+    decay: float = bounded(0.9999, least=0.0, most=1.0)  # per step, whatever the interval
+
+
+@dataclass
+class RunConfig:
+    """How long, where, how exactly, and what is written when (all counts in optimizer steps; 0: never)."""
+
+    dir: str
+    num_steps: int = bounded(1000, least=1)
+    seed: int = bounded(0, least=0)
+    num_accum: int = bounded(1, least=1)  # micro-batches per step
+    precision: Literal["bf16", "fp32"] = "fp32"  # bf16 by autocast; weights and optimizer stay fp32
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    num_threads: int | None = bounded(None, least=1)  # of a process on the CPU; null: as torch decides
+    channels_last: bool = False  # memory layout of images and convolutions
+    clip_norm: float | None = bounded(1.0, least=0.0)
+    max_nonfinite: int = bounded(10, least=1)  # skipped steps in a row that end the run
+    log_every: int = bounded(10, least=1)
+    save_every: int = bounded(1000, least=1)
+    keep_every: int = bounded(
+        0, least=0
+    )  # checkpoints at these steps are kept, of the others only the newest
+    sample_every: int = bounded(0, least=0)
+    num_samples: int = bounded(4, least=1)  # columns of a sample sheet
+    repeat_batch: bool = False  # learn the first batch by heart (debug=overfit)
+    profile_steps: int = bounded(0, least=0)  # steps recorded by the profiler, after two to warm up
+    ema: EmaConfig = field(default_factory=EmaConfig)
+
+
+@dataclass
+class OptimConfig:
+    """The optimizer and its learning rate."""
+
+    name: Literal["adamw", "adamw8bit"] = "adamw"
+    lr: float = bounded(1e-4, least=0.0)
+    weight_decay: float = bounded(0.01, least=0.0)  # not for biases, norms, scales and embeddings
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = bounded(1e-8, least=0.0)
+    warmup_steps: int = bounded(0, least=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_lr_share: float = bounded(0.0, least=0.0, most=1.0)  # of lr, where the cosine ends
+    players: dict[str, dict[str, Any]] = field(default_factory=dict)  # differences of single players
+
+    def of(self, player: str) -> "OptimConfig":
+        """These settings with the player's differences."""
+        own = self.players.get(player, {})
+        where = f"optim.players.{player}"
+        checked = asdict(from_plain(OptimConfig, own, where))
+        return replace(self, **{key: checked[key] for key in own}, players={})
+
+
+@dataclass
+class ParallelConfig:
+    """How several processes share the work, and what is traded for memory or speed."""
+
+    mode: Literal["none", "ddp", "fsdp"] = "ddp"  # with a single process all are the same
+    compile: bool = False  # torch.compile, block by block
+    activation_checkpointing: bool = False  # recompute the blocks in the backward pass
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases; offline runs are uploaded later with `wandb sync`."""
+
+    project: str = "kaskade"
+    mode: Literal["offline", "online"] = "offline"
+    entity: str | None = None
+    group: str | None = None
+
+
+@dataclass
+class TrackerConfig:
+    """Where metrics go: <run.dir>/metrics.csv, <run.dir>/tensorboard, Weights & Biases."""
+
+    csv: bool = True
+    tensorboard: bool = False
+    wandb: WandbConfig | None = None
+
+
+@dataclass
+class Config:
+    """A training run. `recipe`, `model` and `gdf` are checked by the recipe that they belong to."""
+
+    name: str
+    run: RunConfig
+    recipe: dict[str, Any]
+    data: DataConfig
+    model: dict[str, Any] = field(default_factory=dict)
+    gdf: dict[str, Any] = field(default_factory=dict)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+def config_from_plain(plain: Mapping[str, Any]) -> Config:
+    """The checked settings. Raises ConfigError or FileNotFoundError, each one line."""
+    present = {key: value for key, value in plain.items() if value is not None}
+    config = from_plain(Config, present)
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raise for combinations that cannot work and files that are not there, before anything is built."""
+    if "name" not in config.recipe:
+        raise ConfigError("recipe.name: missing; name an experiment (experiment=…) or a recipe (recipe=…)")
+    run, optim = config.run, config.optim
+    if run.keep_every % run.save_every:
+        raise ConfigError(
+            f"run.keep_every: expected a multiple of run.save_every ({run.save_every}), found {run.keep_every}"
+        )
+    for name in (None, *optim.players):
+        _check_optim(optim.of(name) if name else optim, config)
+    for name, entry in config.model.items():
+        weights = entry.get("weights") if isinstance(entry, Mapping) else None
+        if weights is not None:
+            check_exists(weights, f"model.{name}.weights")
+
+
+def check_exists(path: str, where: str) -> None:
+    """Raise FileNotFoundError, naming the nearest file beside it, unless `path` is there."""
+    place = Path(path)
+    if place.exists():
+        return
+    existing = next(parent for parent in place.absolute().parents if parent.exists())
+    beside = [item.name for item in existing.iterdir()]
+    missing = place.absolute().relative_to(existing).parts[0]
+    raise FileNotFoundError(f"{where}: no file or folder '{path}'; in {existing}: {nearest(missing, beside)}")
+
+
+def _check_optim(optim: OptimConfig, config: Config) -> None:
+    if optim.schedule == "cosine" and optim.warmup_steps >= config.run.num_steps:
+        raise ConfigError(
+            f"optim.warmup_steps: expected less than run.num_steps ({config.run.num_steps}) with"
+            f" schedule cosine, found {optim.warmup_steps}"
+        )
+    if optim.name == "adamw8bit":
+        if config.parallel.mode == "fsdp":
+            raise ConfigError(
+                "optim.name: adamw8bit cannot work on parallel.mode fsdp's shards; use adamw or ddp"
+            )
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise ConfigError(
+                "optim.name: adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw"
+            )

@@ -1,0 +1,55 @@
+"""The exponential moving average of the weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from train.config import EmaConfig
+from train.parallel import local, reshard
+
+
+class Ema:
+    """Averages of all learning parameters of some networks; sharded as they are.
+
+    average: parameter -> its moving average (a tensor like it).
+    """
+
+    def __init__(self, networks: list[nn.Module], config: EmaConfig) -> None:
+        self.networks, self.config = networks, config
+        learning = {p: None for network in networks for p in network.parameters() if p.requires_grad}
+        self.average: dict[nn.Parameter, Tensor] = {p: p.detach().clone() for p in learning}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after optimizer step `step` (1-based)."""
+        if step % self.config.interval and step != self.config.start:
+            return
+        # The decay is per step: averaging every 10th step forgets as fast as averaging every step.
+        decay = self.config.decay**self.config.interval if step > self.config.start else 0.0
+        torch._foreach_lerp_(self._averages(), self._weights(), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Exchange weights and averages within the context."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _weights(self) -> list[Tensor]:
+        return [local(parameter.detach()) for parameter in self.average]
+
+    def _averages(self) -> list[Tensor]:
+        return [local(average) for average in self.average.values()]
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for network in self.networks:
+            reshard(network)
+        for weight, average in zip(self._weights(), self._averages(), strict=True):
+            kept = weight.clone()
+            weight.copy_(average)
+            average.copy_(kept)

@@ -1,0 +1,67 @@
+"""Optimizers, and learning rates as a pure function of the step."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from train.config import OptimConfig
+from train.schema import ConfigError
+
+
+def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW over what learns in `module`; matrices and convolutions decay, everything else does not."""
+    groups = [
+        {"params": parameters, "weight_decay": decay}
+        for parameters, decay in zip(decay_groups(module), (config.weight_decay, 0.0), strict=True)
+        if parameters
+    ]
+    keywords = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    if config.name == "adamw8bit":
+        return _adamw8bit(groups, keywords)
+    return torch.optim.AdamW(groups, fused=True, **keywords)
+
+
+def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The learning parameters that weight decay applies to, and the rest.
+
+    Biases, norms, scales (one dimension) and embeddings (a codebook's entries) have no reason to be small.
+    """
+    exempt = {
+        id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)
+    }
+    learning = [p for p in module.parameters() if p.requires_grad]
+    matrices = {id(p) for p in learning if p.ndim >= 2} - exempt
+    return [p for p in learning if id(p) in matrices], [p for p in learning if id(p) not in matrices]
+
+
+def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
+    """The rate of update `step` (0-based): a linear rise over warmup_steps, then constant or half a cosine.
+
+    Update k of the warm-up has (k + 1) / (warmup_steps + 1) of the full rate: it is never 0, for an update
+    with rate 0 is wasted, and the first update after the warm-up has the full rate.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / (config.warmup_steps + 1)
+    if config.schedule == "constant":
+        return config.lr
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.lr * (config.final_lr_share + (1 - config.final_lr_share) * fall)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Use `rate` in the next update."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _adamw8bit(groups: Iterable[dict], keywords: dict) -> torch.optim.Optimizer:
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ConfigError(
+            f"optim.name: adamw8bit needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw"
+        ) from error
+    return AdamW8bit(groups, **keywords)

@@ -1,0 +1,166 @@
+"""Several processes, one run: joining them, sharding or averaging in place, and what is asked of all at once."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import checkpoint
+
+from train.batchnorm import synchronise_batchnorm
+from train.config import ParallelConfig
+from train.schema import ConfigError
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this run, and the device of this one."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Join the processes that torchrun or srun started (or be the only one), and leave them at the end.
+
+    device: auto | cpu | cuda. Raises ConfigError when CUDA is asked for and not there.
+    """
+    rank, size, local_rank = _place()
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device: cuda asked for, but torch finds no CUDA device; use run.device=cpu")
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    place = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    if use_cuda:
+        torch.cuda.set_device(place)
+    if size > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", rank=rank, world_size=size)
+    try:
+        yield World(rank, size, place)
+    finally:
+        if size > 1:
+            dist.destroy_process_group()
+
+
+def process_count() -> int:
+    """How many processes were started for this run."""
+    return _place()[1]
+
+
+def _place() -> tuple[int, int, int]:
+    """Rank, world size, rank on this machine; from torchrun, else srun, else a single process."""
+    env = os.environ
+    if "RANK" in env and "WORLD_SIZE" in env:
+        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
+    if "SLURM_PROCID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun, not by sbatch
+        first = re.sub(r"\[(\d+).*", r"\1", env["SLURM_STEP_NODELIST"]).split(",")[0]
+        env.setdefault("MASTER_ADDR", first)
+        env.setdefault("MASTER_PORT", str(20000 + int(env["SLURM_JOB_ID"]) % 20000))
+        return int(env["SLURM_PROCID"]), int(env["SLURM_STEP_NUM_TASKS"]), int(env["SLURM_LOCALID"])
+    return 0, 1, 0
+
+
+def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> None:
+    """Make networks that learn ready for several processes, in place: names and references stay valid.
+
+    Each needs `shard_units()`. From the inside out: recomputation, compilation, sharding.
+    """
+    for network in networks:
+        if world.size > 1:
+            synchronise_batchnorm(network)
+        units: list[nn.Module] = network.shard_units()  # type: ignore[operator]
+        for unit in units:
+            if config.activation_checkpointing:
+                unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)  # type: ignore[method-assign]
+            if config.compile:
+                unit.compile()
+        if world.size > 1 and config.mode == "fsdp":
+            for module in (*units, network):
+                fully_shard(module)
+
+
+def sync_gradients(networks: list[nn.Module], enabled: bool) -> None:
+    """Whether the next backward pass of sharded networks sends gradients (the last micro-batch does)."""
+    for network in networks:
+        if isinstance(network, FSDPModule):
+            network.set_requires_gradient_sync(enabled)
+
+
+def reshard(network: nn.Module) -> None:
+    """Free the whole weights that the last call gathered, so that the shards are what is read and written."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's shard of a sharded tensor (sharing its memory); any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor (all ranks must call); any other tensor as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(value: Tensor, target: Tensor) -> Tensor:
+    """A whole tensor, the same on all ranks, cut and placed as `target` is; nothing is sent."""
+    value = value.to(target.device)
+    if isinstance(target, DTensor):
+        return distribute_tensor(value, target.device_mesh, target.placements, src_data_rank=None)
+    return value
+
+
+@torch.no_grad()
+def assign(target: Tensor, value: Tensor) -> None:
+    """Overwrite a parameter, sharded or not, with a whole tensor that is the same on all ranks."""
+    local(target.detach()).copy_(local(like(value, target)))
+
+
+def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The norm of all gradients together, over all shards; the same scalar on all ranks."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    return full(torch.nn.utils.get_total_norm(gradients))
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The element-wise sum of all ranks' tensors of the same shape."""
+    return _reduced(tensor, lambda value: value)
+
+
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """The element-wise mean of all ranks' tensors of the same shape."""
+    return _reduced(tensor, lambda value: value / dist.get_world_size())
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's value (plain data or CPU tensors), in the order of ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _reduced(tensor: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
+    if not dist.is_initialized():
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return finish(total)

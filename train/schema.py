@@ -1,0 +1,151 @@
+"""Plain data (from YAML and the command line) to dataclasses, with one clear line for every mistake."""
+
+import difflib
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+ABSENT = "???"  # how OmegaConf writes a value that the user must give
+KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+
+
+class ConfigError(ValueError):
+    """A mistake in the settings: says which key, what was expected, what was found."""
+
+
+def bounded(default: Any, least: float | None = None, most: float | None = None) -> Any:
+    """A dataclass field whose number must lie in [least, most]."""
+    return field(default=default, metadata={"least": least, "most": most})
+
+
+def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
+    """Build dataclass `kind` from a mapping. `where`: the dotted key of the mapping, for messages.
+
+    Raises ConfigError for an unknown key (naming the nearest), a wrong type, a missing or an impossible value.
+    """
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{where}: expected settings ({_keys(kind)}), found {plain!r}")
+    hints = get_type_hints(kind)
+    settable = {f.name: f for f in fields(kind) if f.init}  # type: ignore[arg-type]
+    values = {}
+    for key, value in plain.items():
+        if key not in settable:
+            raise ConfigError(f"{join(where, key)}: unknown key; {nearest(str(key), settable)}")
+        if value != ABSENT:
+            values[key] = convert(hints[key], value, join(where, key))
+            _check_bounds(values[key], settable[key].metadata, join(where, key))
+    for name, entry in settable.items():
+        if name not in values and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ConfigError(f"{join(where, name)}: missing; expected {describe(hints[name])}")
+    try:
+        return kind(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:  # raised by the dataclass's own __post_init__
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type that `hint` asks for; raises ConfigError when it is something else."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, where)
+    if is_dataclass(hint):
+        return from_plain(hint, value, where)  # type: ignore[arg-type]
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where}: found {value!r}; {nearest(str(value), [str(a) for a in arguments])}")
+        return value
+    if origin in (list, tuple, Sequence) or hint in (list, tuple):
+        return _convert_sequence(hint, value, where)
+    if origin in (dict, Mapping) or hint is dict:
+        return _convert_mapping(hint, value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where}: expected {describe(hint)}, found {value!r}")
+    return value
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The end of a message about a wrong name: the valid name that it probably means, or all of them."""
+    names = [str(item) for item in valid]
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return (
+        f"did you mean '{close[0]}'?"
+        if close
+        else f"expected one of: {', '.join(sorted(names)) or 'nothing'}"
+    )
+
+
+def join(where: str, key: object) -> str:
+    """A dotted key."""
+    return f"{where}.{key}" if where else str(key)
+
+
+def describe(hint: Any) -> str:
+    """A type in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if is_dataclass(hint):
+        return f"settings ({_keys(hint)})"
+    if origin is Literal:
+        return " | ".join(str(argument) for argument in arguments)
+    if origin in (list, tuple, Sequence):
+        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+    if origin in (dict, Mapping) or hint is dict:
+        return "settings"
+    return KINDS.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    options = tuple(option for option in options if option is not type(None))
+    if len(options) == 1:
+        return convert(options[0], value, where)
+    for option in options:
+        try:
+            return convert(option, value, where)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{where}: expected {' or '.join(map(describe, options))}, found {value!r}")
+
+
+def _convert_sequence(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise ConfigError(f"{where}: expected {describe(hint)}, found {value!r}")
+    origin, arguments = get_origin(hint) or hint, get_args(hint) or (Any,)
+    if origin is not tuple or arguments[-1] is Ellipsis:
+        items = [convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return tuple(items) if origin is tuple else items
+    if len(arguments) != len(value):
+        raise ConfigError(f"{where}: expected {len(arguments)} values, found {len(value)}")
+    pairs = zip(arguments, value, strict=True)
+    return tuple(convert(argument, item, f"{where}[{i}]") for i, (argument, item) in enumerate(pairs))
+
+
+def _convert_mapping(hint: Any, value: Any, where: str) -> dict:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected {describe(hint)}, found {value!r}")
+    inner = (get_args(hint) or (str, Any))[1]
+    return {str(key): convert(inner, item, join(where, key)) for key, item in value.items()}
+
+
+def _check_bounds(value: Any, limits: Mapping[str, Any], where: str) -> None:
+    least, most = limits.get("least"), limits.get("most")
+    if not isinstance(value, int | float):
+        return
+    if least is not None and value < least:
+        raise ConfigError(f"{where}: expected at least {least}, found {value}")
+    if most is not None and value > most:
+        raise ConfigError(f"{where}: expected at most {most}, found {value}")
+
+
+def _keys(kind: Any) -> str:
+    return ", ".join(entry.name for entry in fields(kind))
