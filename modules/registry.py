@@ -1,0 +1,44 @@
+"""The networks by the names that configs, files and folders call them."""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from modules.discriminator import Discriminator
+from modules.network import Network
+from modules.previewer import Previewer
+from modules.semantic_compressor import SemanticCompressor
+from modules.stage_a import StageA
+from modules.stage_b import StageB
+from modules.stage_c import StageC
+
+NETWORKS: dict[str, type[Network]] = {
+    "stage_a": StageA,
+    "discriminator": Discriminator,
+    "semantic_compressor": SemanticCompressor,
+    "stage_b": StageB,
+    "stage_c": StageC,
+    "previewer": Previewer,
+}
+
+
+def build(network: str, config: Mapping[str, Any]) -> Network:
+    """Make the network of that name with these constructor keywords and fresh weights.
+
+    Works under `torch.device("meta")`. ValueError names the nearest valid name of a network or keyword.
+    """
+    if network not in NETWORKS:
+        raise ValueError(unknown("network", network, NETWORKS))
+    keywords = list(inspect.signature(NETWORKS[network].__init__).parameters)[1:]
+    for key in config:
+        if key not in keywords:
+            raise ValueError(unknown(f"config of {network}: keyword", key, keywords))
+    return NETWORKS[network](**config)
+
+
+def unknown(what: str, found: str, valid: Mapping[str, Any] | list[str]) -> str:
+    """One line that says what was not known, and what is nearest to it."""
+    near = get_close_matches(found, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(valid)}"
+    return f"{what} {found!r} is not known; {hint}"

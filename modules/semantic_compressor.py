@@ -1,0 +1,92 @@
+"""The semantic compressor: an EfficientNetV2 that turns pictures into small latents."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models import efficientnet
+
+from modules.network import Network, check_shape, keeps_config
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+BLOCKS = {"fused": efficientnet.FusedMBConvConfig, "mbconv": efficientnet.MBConvConfig}
+# EfficientNetV2-S (Tan and Le 2021, table 4): block, expansion, kernel, stride, c_in, c_out, layers.
+EFFICIENTNET_V2_S: dict[str, Any] = {
+    "stages": [
+        ["fused", 1, 3, 1, 24, 24, 2],
+        ["fused", 4, 3, 2, 24, 48, 4],
+        ["fused", 4, 3, 2, 48, 64, 4],
+        ["mbconv", 4, 3, 2, 64, 128, 6],
+        ["mbconv", 6, 3, 1, 128, 160, 9],
+        ["mbconv", 6, 3, 2, 160, 256, 15],
+    ],
+    "c_last": 1280,
+}
+
+
+def normalise_images(images: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1] -> the same with ImageNet's mean and deviation taken out."""
+    mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
+    std = images.new_tensor(IMAGENET_STD)[:, None, None]
+    return (images - mean) / std
+
+
+def make_backbone(stages: list[list[Any]], c_last: int) -> nn.Sequential:
+    """The convolutional part of an EfficientNetV2 with these stages; ValueError for a malformed one."""
+    settings = []
+    for stage in stages:
+        if len(stage) != 7 or stage[0] not in BLOCKS:
+            raise ValueError(
+                "backbone.stages: expected [fused|mbconv, expansion, kernel, stride, c_in, c_out, layers], "
+                f"found {list(stage)}"
+            )
+        settings.append(BLOCKS[stage[0]](*stage[1:]))
+    norm = functools.partial(nn.BatchNorm2d, eps=1e-3)
+    whole = efficientnet.EfficientNet(
+        settings, dropout=0.0, num_classes=1, norm_layer=norm, last_channel=c_last
+    )
+    return whole.features
+
+
+class SemanticCompressor(Network):
+    """EfficientNetV2 features, mapped to c_latent channels of unit variance.
+
+    backbone: efficientnet_v2_s, or stages of one's own, {"stages": [[fused|mbconv, expansion, kernel, stride,
+    c_in, c_out, layers], ...], "c_last": channels}, for a small network of any power-of-two factor.
+    """
+
+    @keeps_config
+    def __init__(self, c_latent: int = 16, backbone: str | Mapping[str, Any] = "efficientnet_v2_s") -> None:
+        super().__init__()
+        if isinstance(backbone, str) and backbone != "efficientnet_v2_s":
+            raise ValueError(f"backbone: expected efficientnet_v2_s or stages, found {backbone!r}")
+        spec = EFFICIENTNET_V2_S if isinstance(backbone, str) else backbone
+        stages = [list(stage) for stage in spec["stages"]]
+        self.backbone = make_backbone(stages, spec["c_last"])
+        self.mapper = nn.Sequential(
+            nn.Conv2d(spec["c_last"], c_latent, 1, bias=False), nn.BatchNorm2d(c_latent, affine=False)
+        )
+        self.factor = 2
+        for stage in stages:
+            self.factor *= stage[3]
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        for module in self.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def shard_units(self) -> list[nn.Module]:
+        return list(self.backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pictures [B, 3, H, W] -> latents [B, c_latent, ceil(H / factor), ceil(W / factor)]."""
+        check_shape("images", images, None, 3, None, None)
+        return self.mapper(self.backbone(images.to(self.mapper[0].weight.dtype)))

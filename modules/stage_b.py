@@ -1,0 +1,117 @@
+"""Stage B: the U-Net that decodes semantic compressor latents to Stage A latents."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from modules.blocks import Conditions, LayerNorm2d, resize
+from modules.network import check_shape, keeps_config
+from modules.stage_c import map_tokens
+from modules.unet import UNet
+
+
+def pixel_mapper(c_in: int, c: int) -> nn.Sequential:
+    """Two 1x1 convolutions and a norm, from a picture's channels to the first level's."""
+    return nn.Sequential(nn.Conv2d(c_in, 4 * c, 1), nn.GELU(), nn.Conv2d(4 * c, c, 1), LayerNorm2d(c))
+
+
+class StageB(UNet):
+    """Decode to latents [B, c_in, H, W]; the defaults are the released 1.5 B network.
+
+    c_effnet: channels of the compressor latents; c_pixels: of the optional picture beside them;
+    c_clip_seq: tokens made of each pooled text embedding. The other arguments are UNet's.
+    """
+
+    @keeps_config
+    def __init__(
+        self,
+        c_in: int = 4,
+        c_out: int = 4,
+        c_r: int = 64,
+        patch_size: int = 2,
+        c_cond: int = 1280,
+        c_hidden: Sequence[int] = (320, 640, 1280, 1280),
+        nhead: Sequence[int] | int = (-1, -1, 20, 20),
+        blocks: Sequence[Sequence[int]] = ((2, 6, 28, 6), (6, 28, 6, 2)),
+        block_repeat: Sequence[Sequence[int]] | None = ((1, 1, 1, 1), (3, 3, 2, 2)),
+        level_config: Sequence[str] = ("CT", "CT", "CTA", "CTA"),
+        c_clip: int = 1280,
+        c_clip_seq: int = 4,
+        c_effnet: int = 16,
+        c_pixels: int = 3,
+        kernel_size: int = 3,
+        dropout: Sequence[float] | float = (0.0, 0.0, 0.1, 0.1),
+        self_attn: Sequence[bool] | bool = True,
+        t_conds: Sequence[str] = ("sca",),
+    ) -> None:
+        scalers = [
+            (nn.Conv2d(c, deeper, 2, stride=2), nn.ConvTranspose2d(deeper, c, 2, stride=2))
+            for c, deeper in zip(c_hidden, c_hidden[1:], strict=False)
+        ]
+        super().__init__(
+            c_in=c_in,
+            c_out=c_out,
+            c_r=c_r,
+            patch_size=patch_size,
+            c_cond=c_cond,
+            c_hidden=c_hidden,
+            nhead=nhead,
+            blocks=blocks,
+            block_repeat=block_repeat,
+            level_config=level_config,
+            kernel_size=kernel_size,
+            dropout=dropout,
+            self_attn=self_attn,
+            t_conds=t_conds,
+            scalers=scalers,
+            min_size=patch_size * 2 ** len(scalers),
+        )
+        self.c_effnet, self.c_pixels = c_effnet, c_pixels
+        self.effnet_mapper = pixel_mapper(c_effnet, c_hidden[0])
+        self.pixels_mapper = pixel_mapper(c_pixels, c_hidden[0])
+        self.clip_mapper = nn.Linear(c_clip, c_cond * c_clip_seq)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        for mapper in (self.effnet_mapper, self.pixels_mapper):
+            nn.init.normal_(mapper[0].weight, std=0.02)
+            nn.init.normal_(mapper[2].weight, std=0.02)
+        nn.init.normal_(self.clip_mapper.weight, std=0.02)
+
+    def embed_conditions(self, clip: Tensor) -> Tensor:
+        """Pooled text [B, S, c_clip] or [B, c_clip] -> tokens [B, S * c_clip_seq, c_cond]."""
+        return self.normalise_tokens(map_tokens("clip", self.clip_mapper, clip, self.c_cond))
+
+    def embed_pictures(self, effnet: Tensor, pixels: Tensor | None, height: int, width: int) -> Tensor:
+        """Compressor latents and the picture (None: black) -> features [B, c_hidden[0], height, width]."""
+        check_shape("effnet", effnet, None, self.c_effnet, None, None)
+        dtype = self.effnet_mapper[0].weight.dtype
+        # One black pixel is a black picture of any size, once resized.
+        pixels = effnet.new_zeros(len(effnet), self.c_pixels, 1, 1) if pixels is None else pixels
+        check_shape("pixels", pixels, len(effnet), self.c_pixels, None, None)
+        latents = self.effnet_mapper(resize(effnet.to(dtype), height, width))
+        return latents + resize(self.pixels_mapper(pixels.to(dtype)), height, width)
+
+    def forward(
+        self,
+        x: Tensor,
+        r: Tensor,
+        effnet: Tensor,
+        clip: Tensor,
+        pixels: Tensor | None = None,
+        sca: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the diffusion target of noised Stage A latents.
+
+        x: [B, c_in, H, W]. r: noise condition, sca: its companion, each [B] in [0, 1].
+        effnet: [B, c_effnet, h, w] of any size. clip: [B, S, c_clip] or [B, c_clip].
+        pixels: [B, c_pixels, h, w] of any size, or None.
+        Returns [B, c_out, H, W] in x's number format; computes in that of the weights.
+        """
+        check_shape("r", r, x.shape[0])
+        features = self.embed(x)
+        features = features + self.embed_pictures(effnet, pixels, *features.shape[-2:])
+        timestep = self.embed_timesteps(r, {"sca": sca}).to(features.dtype)
+        cond = Conditions(timestep, self.embed_conditions(clip))
+        return self.head(self.run(features, cond), like=x)

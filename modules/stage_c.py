@@ -1,0 +1,115 @@
+"""Stage C: the U-Net that generates semantic compressor latents from text and picture embeddings."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from modules.blocks import Conditions, UpDownBlock2d
+from modules.network import check_shape, keeps_config
+from modules.unet import UNet, per_level
+
+
+class StageC(UNet):
+    """Generate latents [B, c_in, H, W]; the defaults are the released 3.6 B network.
+
+    switch_level: for each change of level, whether the deeper level works at half the size.
+    c_clip_seq: tokens made of each pooled embedding. The other arguments are UNet's.
+    """
+
+    @keeps_config
+    def __init__(
+        self,
+        c_in: int = 16,
+        c_out: int = 16,
+        c_r: int = 64,
+        patch_size: int = 1,
+        c_cond: int = 2048,
+        c_hidden: Sequence[int] = (2048, 2048),
+        nhead: Sequence[int] | int = (32, 32),
+        blocks: Sequence[Sequence[int]] = ((8, 24), (24, 8)),
+        block_repeat: Sequence[Sequence[int]] | None = None,
+        level_config: Sequence[str] = ("CTA", "CTA"),
+        c_clip_text: int = 1280,
+        c_clip_text_pooled: int = 1280,
+        c_clip_img: int = 768,
+        c_clip_seq: int = 4,
+        kernel_size: int = 3,
+        dropout: Sequence[float] | float = 0.1,
+        self_attn: Sequence[bool] | bool = True,
+        t_conds: Sequence[str] = ("sca", "crp"),
+        switch_level: Sequence[bool] | bool = False,
+    ) -> None:
+        switches = per_level("switch_level", switch_level, len(c_hidden) - 1)
+        scalers = [
+            (UpDownBlock2d(c, deeper, "down", switch), UpDownBlock2d(deeper, c, "up", switch))
+            for c, deeper, switch in zip(c_hidden, c_hidden[1:], switches, strict=False)
+        ]
+        super().__init__(
+            c_in=c_in,
+            c_out=c_out,
+            c_r=c_r,
+            patch_size=patch_size,
+            c_cond=c_cond,
+            c_hidden=c_hidden,
+            nhead=nhead,
+            blocks=blocks,
+            block_repeat=block_repeat,
+            level_config=level_config,
+            kernel_size=kernel_size,
+            dropout=dropout,
+            self_attn=self_attn,
+            t_conds=t_conds,
+            scalers=scalers,
+            min_size=patch_size * 2 ** sum(switches),
+        )
+        self.clip_txt_mapper = nn.Linear(c_clip_text, c_cond)
+        self.clip_txt_pooled_mapper = nn.Linear(c_clip_text_pooled, c_cond * c_clip_seq)
+        self.clip_img_mapper = nn.Linear(c_clip_img, c_cond * c_clip_seq)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        for mapper in (self.clip_txt_mapper, self.clip_txt_pooled_mapper, self.clip_img_mapper):
+            nn.init.normal_(mapper.weight, std=0.02)
+
+    def embed_conditions(self, clip_text: Tensor, clip_text_pooled: Tensor, clip_img: Tensor) -> Tensor:
+        """Text tokens [B, L, *] and pooled embeddings [B, S, *] or [B, *] -> tokens [B, N, c_cond]."""
+        mapped = [map_tokens("clip_text", self.clip_txt_mapper, clip_text, self.c_cond)]
+        mapped.append(
+            map_tokens("clip_text_pooled", self.clip_txt_pooled_mapper, clip_text_pooled, self.c_cond)
+        )
+        mapped.append(map_tokens("clip_img", self.clip_img_mapper, clip_img, self.c_cond))
+        return self.normalise_tokens(torch.cat(mapped, dim=1))
+
+    def forward(
+        self,
+        x: Tensor,
+        r: Tensor,
+        clip_text: Tensor,
+        clip_text_pooled: Tensor,
+        clip_img: Tensor,
+        sca: Tensor | None = None,
+        crp: Tensor | None = None,
+        cnet: Iterable[Tensor | None] = (),
+    ) -> Tensor:
+        """Predict the diffusion target of noised latents.
+
+        x: [B, c_in, H, W]. r: noise condition, sca, crp: its companions, each [B] in [0, 1].
+        clip_text: [B, L, c_clip_text]; clip_text_pooled, clip_img: [B, S, *] or [B, *].
+        cnet: [B, C, h, w] or None for each convolution block in running order.
+        Returns [B, c_out, H, W] in x's number format; computes in that of the weights.
+        """
+        check_shape("r", r, x.shape[0])
+        features = self.embed(x)
+        timestep = self.embed_timesteps(r, {"sca": sca, "crp": crp}).to(features.dtype)
+        tokens = self.embed_conditions(clip_text, clip_text_pooled, clip_img)
+        return self.head(self.run(features, Conditions(timestep, tokens), cnet), like=x)
+
+
+def map_tokens(name: str, mapper: nn.Linear, embeddings: Tensor, c_cond: int) -> Tensor:
+    """Map embeddings [B, S, c] or [B, c] to condition tokens [B, S * tokens per embedding, c_cond]."""
+    if embeddings.ndim == 2:
+        embeddings = embeddings[:, None]
+    check_shape(name, embeddings, None, None, mapper.in_features)
+    return mapper(embeddings.to(mapper.weight.dtype)).reshape(embeddings.shape[0], -1, c_cond)
