@@ -27,6 +27,7 @@ class Sample(NamedTuple):
 
     key: str
     image_bytes: bytes
+    """Empty when read without pictures."""
     image_ext: str
     caption: str | None
     """Text of the `.txt` member without surrounding white space; None when there is no such member."""
@@ -35,6 +36,9 @@ class Sample(NamedTuple):
     shard: str
     index: int
     """Position in the shard, broken samples counted."""
+    image_offset: int
+    """Where the picture begins in the (uncompressed) tar, in bytes."""
+    image_num_bytes: int
 
 
 class Broken(NamedTuple):
@@ -48,22 +52,33 @@ class Broken(NamedTuple):
 Report = Callable[[Broken], None]
 
 
+class _Content(NamedTuple):
+    """What a member holds, and where; `data` is empty for a picture that is not to be read."""
+
+    offset: int
+    num_bytes: int
+    data: bytes
+
+
 class _Group(NamedTuple):
     """Consecutive members of one sample: extension (lower case, without its dot) to content."""
 
     key: str
-    members: dict[str, bytes]
+    members: dict[str, _Content]
     problems: list[str]
 
 
-def read_samples(file: BinaryIO, shard: str, report: Report) -> Iterator[Sample]:
+def read_samples(
+    file: BinaryIO, shard: str, report: Report, *, with_pictures: bool = True
+) -> Iterator[Sample]:
     """Iterate over the usable samples of an open tar file (plain or compressed; need not be seekable).
 
     shard: its name, for messages. report: called once for every broken sample and for damage of the shard.
+    with_pictures: False seeks over the pictures, whose place the samples give; the file must be a plain tar.
     Damage never raises; what can be read after a damaged place is read.
     """
     index = 0
-    for group in _groups(file, shard, report):
+    for group in _groups(_entries(file, with_pictures), shard, report):
         for key, members in _split_dotted(group):
             try:
                 if group.problems:
@@ -74,22 +89,25 @@ def read_samples(file: BinaryIO, shard: str, report: Report) -> Iterator[Sample]
             index += 1
 
 
-def _sample(key: str, members: dict[str, bytes], shard: str, index: int) -> Sample:
+def _sample(key: str, members: dict[str, _Content], shard: str, index: int) -> Sample:
     """Build the sample of these members. Raises ValueError when it is not usable."""
     ext = next((ext for ext in members if _is_picture(ext)), None)
     if ext is None:
         raise ValueError(f"holds no picture, only {', '.join(members)}")
-    if not members[ext]:
+    picture = members[ext]
+    if not picture.num_bytes:
         raise ValueError(f"the picture .{ext} is empty")
     caption = members.get("txt")
     return Sample(
         key=key,
-        image_bytes=members[ext],
+        image_bytes=picture.data,
         image_ext=ext.rpartition(".")[2],
-        caption=None if caption is None else _text(caption, "txt").strip(),
-        facts=_facts(members["json"]) if "json" in members else {},
+        caption=None if caption is None else _text(caption.data, "txt").strip(),
+        facts=_facts(members["json"].data) if "json" in members else {},
         shard=shard,
         index=index,
+        image_offset=picture.offset,
+        image_num_bytes=picture.num_bytes,
     )
 
 
@@ -114,7 +132,7 @@ def _facts(data: bytes) -> dict[str, Any]:
     return facts
 
 
-def _split_dotted(group: _Group) -> Iterator[tuple[str, dict[str, bytes]]]:
+def _split_dotted(group: _Group) -> Iterator[tuple[str, dict[str, _Content]]]:
     """Take apart a group of names with dots, such as cat.v1.jpg cat.v1.txt cat.v2.jpg cat.v2.txt.
 
     To webdataset they are one sample "cat". When there is no cat.jpg that they could belong to, what stands
@@ -123,17 +141,17 @@ def _split_dotted(group: _Group) -> Iterator[tuple[str, dict[str, bytes]]]:
     if not group.members or any("." not in ext and _is_picture(ext) for ext in group.members):
         yield group.key, group.members
         return
-    parts: dict[str, dict[str, bytes]] = {}
-    for ext, data in group.members.items():
+    parts: dict[str, dict[str, _Content]] = {}
+    for ext, content in group.members.items():
         middle, _, last = ext.rpartition(".")
-        parts.setdefault(f"{group.key}.{middle}" if middle else group.key, {})[last] = data
+        parts.setdefault(f"{group.key}.{middle}" if middle else group.key, {})[last] = content
     yield from parts.items()
 
 
-def _groups(file: BinaryIO, shard: str, report: Report) -> Iterator[_Group]:
+def _groups(entries: Iterator["_Entry"], shard: str, report: Report) -> Iterator[_Group]:
     """Group the members of a tar. A group that touches damage has a problem: it may have lost a member."""
     group: _Group | None = None
-    for entry in _entries(file):
+    for entry in entries:
         damage = [entry.damage] if entry.damage else []
         if damage:
             report(Broken(shard, "", entry.damage))
@@ -145,10 +163,10 @@ def _groups(file: BinaryIO, shard: str, report: Report) -> Iterator[_Group]:
         group.problems.extend(damage)
         if entry.ext in group.members:
             group.problems.append(f"holds .{entry.ext} twice")
-        if entry.data is None:
+        if entry.content is None:
             group.problems.append(f".{entry.ext} has more than {MAX_MEMBER_BYTES} bytes")
         else:
-            group.members[entry.ext] = entry.data
+            group.members[entry.ext] = entry.content
     if group and group.key:
         yield group
 
@@ -158,34 +176,38 @@ class _Entry(NamedTuple):
 
     key: str
     ext: str
-    data: bytes | None
+    content: _Content | None
     damage: str
     """What is wrong with the tar between the member before and this one; empty when all is well."""
 
 
-def _entries(file: BinaryIO) -> Iterator[_Entry]:
+def _entries(file: BinaryIO, with_pictures: bool) -> Iterator[_Entry]:
     """Iterate over the members of a tar that are parts of samples."""
+    mode: Any = "r|*" if with_pictures else "r:"  # read through as a stream, or seek
     try:
-        with _Archive.open(fileobj=file, mode="r|*", ignore_zeros=True, bufsize=1 << 20) as archive:
+        with _Archive.open(fileobj=file, mode=mode, ignore_zeros=True, bufsize=1 << 20) as archive:
             assert isinstance(archive, _Archive)
             while (member := archive.next()) is not None:
                 archive.members.clear()  # tarfile would keep every header
                 if named := _key_and_ext(member):
-                    yield _Entry(*named, _content(archive, member), archive.take_problem())
+                    read = with_pictures or not _is_picture(named[1])
+                    yield _Entry(*named, _content(archive, member, read), archive.take_problem())
             damage = archive.take_problem()
     except READ_ERRORS as error:
         damage = f"reading ended early: {error}"
     if damage:
-        yield _Entry("", "", b"", damage)
+        yield _Entry("", "", _Content(0, 0, b""), damage)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
-    """Return the bytes of a regular member; None when they are too many to be a picture."""
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, read: bool) -> _Content | None:
+    """Return the content of a regular member; None when it is too large to be a picture."""
     if member.size > MAX_MEMBER_BYTES:
         return None
+    if not read:
+        return _Content(member.offset_data, member.size, b"")
     content = archive.extractfile(member)
     assert content is not None  # so for regular files only
-    return content.read()
+    return _Content(member.offset_data, member.size, content.read())
 
 
 def _key_and_ext(member: tarfile.TarInfo) -> tuple[str, str] | None:
