@@ -56,13 +56,17 @@ def image_size(data: bytes) -> tuple[int, int]:
     return header.width_px, header.height_px
 
 
-def open_image(data: bytes) -> Image.Image:
+def open_image(data: bytes, at_least: tuple[int, int] | None = None) -> Image.Image:
     """Decode a picture to RGB: upright, sRGB, 8 bits, transparent places white, the first frame.
 
+    at_least: (width, height) that suffice; a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size if that is
+    not smaller, which is faster.
     Raises ValueError with a one-line reason when any of it cannot be decoded; a truncated file is refused.
     """
     with _opened(data) as image:
         orientation = _orientation(image, data)
+        if at_least:
+            image.draft(None, at_least if orientation < 5 else at_least[::-1])
         image.load()
         upright = _upright(to_rgb(image), orientation)
     upright.info.clear()  # else Pillow would write comments and profiles of the source into a new file
