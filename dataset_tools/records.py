@@ -91,9 +91,10 @@ def read_samples(
 
 def _sample(key: str, members: dict[str, _Content], shard: str, index: int) -> Sample:
     """Build the sample of these members. Raises ValueError when it is not usable."""
-    ext = next((ext for ext in members if _is_picture(ext)), None)
-    if ext is None:
+    pictures = sorted((ext for ext in members if _is_picture(ext)), key=lambda ext: ext.count("."))
+    if not pictures:
         raise ValueError(f"holds no picture, only {', '.join(members)}")
+    ext = pictures[0]  # a.jpg goes before a.mask.png
     picture = members[ext]
     if not picture.num_bytes:
         raise ValueError(f"the picture .{ext} is empty")
@@ -152,21 +153,19 @@ def _groups(entries: Iterator["_Entry"], shard: str, report: Report) -> Iterator
     """Group the members of a tar. A group that touches damage has a problem: it may have lost a member."""
     group: _Group | None = None
     for entry in entries:
-        damage = [entry.damage] if entry.damage else []
-        if damage:
+        if entry.damage:
             report(Broken(shard, "", entry.damage))
+            if group:
+                group.problems.append(entry.damage)
         if group is None or entry.key != group.key:
             if group:
-                group.problems.extend(damage)
                 yield group
-            group = _Group(entry.key, {}, [])
-        group.problems.extend(damage)
+            group = _Group(entry.key, {}, [entry.damage] if entry.damage else [])
         if entry.ext in group.members:
             group.problems.append(f"holds .{entry.ext} twice")
-        if entry.content is None:
-            group.problems.append(f".{entry.ext} has more than {MAX_MEMBER_BYTES} bytes")
-        else:
-            group.members[entry.ext] = entry.content
+        if entry.problem:
+            group.problems.append(entry.problem)
+        group.members[entry.ext] = entry.content
     if group and group.key:
         yield group
 
@@ -174,40 +173,47 @@ def _groups(entries: Iterator["_Entry"], shard: str, report: Report) -> Iterator
 class _Entry(NamedTuple):
     """One member of a tar; the last has no key when the tar ends in damage."""
 
-    key: str
-    ext: str
-    content: _Content | None
-    damage: str
+    key: str = ""
+    ext: str = ""
+    content: _Content = _Content(0, 0, b"")
+    problem: str = ""
+    """Why the content is not to be used; empty when it is."""
+    damage: str = ""
     """What is wrong with the tar between the member before and this one; empty when all is well."""
 
 
 def _entries(file: BinaryIO, with_pictures: bool) -> Iterator[_Entry]:
     """Iterate over the members of a tar that are parts of samples."""
     mode: Any = "r|*" if with_pictures else "r:"  # read through as a stream, or seek
+    unread: tuple[str, str] | None = None
     try:
         with _Archive.open(fileobj=file, mode=mode, ignore_zeros=True, bufsize=1 << 20) as archive:
             assert isinstance(archive, _Archive)
             while (member := archive.next()) is not None:
                 archive.members.clear()  # tarfile would keep every header
-                if named := _key_and_ext(member):
-                    read = with_pictures or not _is_picture(named[1])
-                    yield _Entry(*named, _content(archive, member, read), archive.take_problem())
+                if unread := _key_and_ext(member):
+                    damage = archive.take_problem()
+                    wanted = with_pictures or not _is_picture(unread[1])
+                    yield _Entry(*unread, *_content(archive, member, wanted), damage)
+                unread = None
             damage = archive.take_problem()
     except READ_ERRORS as error:
         damage = f"reading ended early: {error}"
+        if unread:
+            yield _Entry(*unread, problem=damage)
     if damage:
-        yield _Entry("", "", _Content(0, 0, b""), damage)
+        yield _Entry(damage=damage)
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, read: bool) -> _Content | None:
-    """Return the content of a regular member; None when it is too large to be a picture."""
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, wanted: bool) -> tuple[_Content, str]:
+    """Return the content of a regular member, its bytes if wanted, and what is wrong with it."""
     if member.size > MAX_MEMBER_BYTES:
-        return None
-    if not read:
-        return _Content(member.offset_data, member.size, b"")
+        return _Content(0, 0, b""), f"a member has {member.size} bytes, more than {MAX_MEMBER_BYTES} bytes"
+    if not wanted:
+        return _Content(member.offset_data, member.size, b""), ""
     content = archive.extractfile(member)
     assert content is not None  # so for regular files only
-    return _Content(member.offset_data, member.size, content.read())
+    return _Content(member.offset_data, member.size, content.read()), ""
 
 
 def _key_and_ext(member: tarfile.TarInfo) -> tuple[str, str] | None:
@@ -217,7 +223,8 @@ def _key_and_ext(member: tarfile.TarInfo) -> tuple[str, str] | None:
     without an extension, and webdataset's own __meta__ members.
     """
     match = re.fullmatch(r"((?:.*/)?[^./][^./]*)\.([^/]+)", member.name)
-    if match is None or not member.isreg() or member.issparse() or re.match(r"__[^/]*__($|/)", member.name):
+    meta = re.match(r"__[^/]*__($|[/.])", member.name)
+    if match is None or meta or not member.isreg() or member.issparse():
         return None
     key = match[1].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return key, match[2].lower()
