@@ -64,8 +64,8 @@ class GlobalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # The sum over a whole picture is taken in float32: bfloat16 would lose small channels.
         energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
-        contrast = (energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)).to(x.dtype)
-        return torch.addcmul(self.beta, x, 1 + self.gamma * contrast)
+        contrast = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
+        return torch.addcmul(self.beta.to(x.dtype), x, (1 + self.gamma * contrast).to(x.dtype))
 
 
 def channel_mixer(c_in: int, c_out: int, dropout: float) -> nn.Sequential:
@@ -75,7 +75,19 @@ def channel_mixer(c_in: int, c_out: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(wide, c_out))
 
 
-class ResBlock(nn.Module):
+class Block(nn.Module):
+    """A block of the U-Net. takes_control: whether a control is added to its input."""
+
+    takes_control = False
+
+    def quieten(self, scale: float) -> None:
+        """Change fresh weights so that a deep stack of such blocks starts quietly."""
+
+    def forward(self, x: Tensor, cond: Conditions) -> Tensor:
+        raise NotImplementedError
+
+
+class ResBlock(Block):
     """Depthwise convolution, norm, channel mixing (with the skip connection beside it), residual."""
 
     takes_control = True
@@ -86,6 +98,10 @@ class ResBlock(nn.Module):
         self.depthwise = nn.Conv2d(c, c, kernel_size, padding=kernel_size // 2, groups=c)
         self.channelwise = channel_mixer(c + c_skip, c, dropout)
 
+    @torch.no_grad()
+    def quieten(self, scale: float) -> None:
+        self.channelwise[-1].weight.mul_(scale)
+
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         if cond.control is not None:
             x = x + resize(cond.control, *x.shape[-2:])
@@ -95,29 +111,33 @@ class ResBlock(nn.Module):
         return x + self.channelwise(mixed).permute(0, 3, 1, 2)
 
 
-class FeedForwardBlock(nn.Module):
+class FeedForwardBlock(Block):
     """Norm, channel mixing, residual."""
-
-    takes_control = False
 
     def __init__(self, c: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.channelwise = channel_mixer(c, c, dropout)
 
+    @torch.no_grad()
+    def quieten(self, scale: float) -> None:
+        self.channelwise[-1].weight.mul_(scale)
+
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         return x + self.channelwise(channels_last_norm(x)).permute(0, 3, 1, 2)
 
 
-class TimestepBlock(nn.Module):
+class TimestepBlock(Block):
     """Scale and shift every channel by the embedded noise condition and its companions."""
-
-    takes_control = False
 
     def __init__(self, c: int, c_timestep: int, t_conds: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.names = ("mapper", *(f"mapper_{name}" for name in t_conds))
         for name in self.names:
             setattr(self, name, nn.Linear(c_timestep, 2 * c))
+
+    def quieten(self, scale: float) -> None:
+        for name in self.names:
+            nn.init.zeros_(getattr(self, name).weight)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         parts = cond.timestep.chunk(len(self.names), dim=1)
@@ -153,10 +173,8 @@ class Attention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(-2))
 
 
-class AttnBlock(nn.Module):
+class AttnBlock(Block):
     """Attention of the pixels on the condition tokens and, with self_attn, on each other; residual."""
-
-    takes_control = False
 
     def __init__(self, c: int, c_cond: int, nhead: int, self_attn: bool = True, dropout: float = 0.0) -> None:
         super().__init__()

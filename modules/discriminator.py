@@ -37,7 +37,8 @@ class SpectralConv2d(nn.Module):
             self.weight_u.copy_(F.normalize(weight @ self.weight_v, dim=0, eps=1e-12))
 
     def forward(self, x: Tensor) -> Tensor:
-        sigma = torch.dot(self.weight_u, self.weight_orig.flatten(1) @ self.weight_v)
+        # u^T W v by elementwise products, which autocast leaves in the weights' number format.
+        sigma = ((self.weight_orig.flatten(1) * self.weight_v).sum(dim=1) * self.weight_u).sum()
         return F.conv2d(x, self.weight_orig / sigma, self.bias, stride=2, padding=1)
 
 
@@ -76,7 +77,7 @@ class Discriminator(Network):
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         """Pictures [B, c_in, H, W], cond [B, c_cond] -> logits [B, 1, h, w], one per patch, > 0 for real."""
         check_shape("x", x, None, self.c_in, None, None)
-        features = self.encoder(x)
+        features = self.encoder(x.to(self.shuffle.weight.dtype))
         if self.c_cond:
             if cond is None:
                 raise ValueError(f"cond: expected shape [{len(x)}, {self.c_cond}], found none")

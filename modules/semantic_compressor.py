@@ -33,19 +33,23 @@ def normalise_images(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def make_backbone(stages: list[list[Any]], c_last: int) -> nn.Sequential:
+def make_backbone(stages: list[list[Any]], c_last: int, stochastic_depth: float) -> nn.Sequential:
     """The convolutional part of an EfficientNetV2 with these stages; ValueError for a malformed one."""
     settings = []
     for stage in stages:
         if len(stage) != 7 or stage[0] not in BLOCKS:
             raise ValueError(
                 "backbone.stages: expected [fused|mbconv, expansion, kernel, stride, c_in, c_out, layers], "
-                f"found {list(stage)}"
+                f"found {stage}"
             )
         settings.append(BLOCKS[stage[0]](*stage[1:]))
-    norm = functools.partial(nn.BatchNorm2d, eps=1e-3)
     whole = efficientnet.EfficientNet(
-        settings, dropout=0.0, num_classes=1, norm_layer=norm, last_channel=c_last
+        settings,
+        dropout=0.0,
+        stochastic_depth_prob=stochastic_depth,
+        num_classes=1,
+        norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-3),
+        last_channel=c_last,
     )
     return whole.features
 
@@ -55,16 +59,22 @@ class SemanticCompressor(Network):
 
     backbone: efficientnet_v2_s, or stages of one's own, {"stages": [[fused|mbconv, expansion, kernel, stride,
     c_in, c_out, layers], ...], "c_last": channels}, for a small network of any power-of-two factor.
+    stochastic_depth: chance at which training leaves out the last residual block, less for earlier ones.
     """
 
     @keeps_config
-    def __init__(self, c_latent: int = 16, backbone: str | Mapping[str, Any] = "efficientnet_v2_s") -> None:
+    def __init__(
+        self,
+        c_latent: int = 16,
+        backbone: str | Mapping[str, Any] = "efficientnet_v2_s",
+        stochastic_depth: float = 0.2,
+    ) -> None:
         super().__init__()
         if isinstance(backbone, str) and backbone != "efficientnet_v2_s":
             raise ValueError(f"backbone: expected efficientnet_v2_s or stages, found {backbone!r}")
         spec = EFFICIENTNET_V2_S if isinstance(backbone, str) else backbone
         stages = [list(stage) for stage in spec["stages"]]
-        self.backbone = make_backbone(stages, spec["c_last"])
+        self.backbone = make_backbone(stages, spec["c_last"], stochastic_depth)
         self.mapper = nn.Sequential(
             nn.Conv2d(spec["c_last"], c_latent, 1, bias=False), nn.BatchNorm2d(c_latent, affine=False)
         )

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from modules.blocks import Conditions, LayerNorm2d, resize
+from modules.levels import ConditionSizes, make_levels
 from modules.network import check_shape, keeps_config
-from modules.stage_c import map_tokens
 from modules.unet import UNet
 
 
@@ -18,8 +18,9 @@ def pixel_mapper(c_in: int, c: int) -> nn.Sequential:
 class StageB(UNet):
     """Decode to latents [B, c_in, H, W]; the defaults are the released 1.5 B network.
 
-    c_effnet: channels of the compressor latents; c_pixels: of the optional picture beside them;
-    c_clip_seq: tokens made of each pooled text embedding. The other arguments are UNet's.
+    c_hidden, nhead, blocks, block_repeat, level_config, kernel_size, dropout, self_attn: see `make_levels`.
+    c_cond, c_r, t_conds: see `ConditionSizes`; c_clip_seq: tokens made of each pooled text embedding.
+    c_effnet: channels of the compressor latents; c_pixels: of the optional picture beside them.
     """
 
     @keeps_config
@@ -48,24 +49,12 @@ class StageB(UNet):
             (nn.Conv2d(c, deeper, 2, stride=2), nn.ConvTranspose2d(deeper, c, 2, stride=2))
             for c, deeper in zip(c_hidden, c_hidden[1:], strict=False)
         ]
-        super().__init__(
-            c_in=c_in,
-            c_out=c_out,
-            c_r=c_r,
-            patch_size=patch_size,
-            c_cond=c_cond,
-            c_hidden=c_hidden,
-            nhead=nhead,
-            blocks=blocks,
-            block_repeat=block_repeat,
-            level_config=level_config,
-            kernel_size=kernel_size,
-            dropout=dropout,
-            self_attn=self_attn,
-            t_conds=t_conds,
-            scalers=scalers,
-            min_size=patch_size * 2 ** len(scalers),
+        levels = make_levels(
+            c_hidden, nhead, blocks, block_repeat, level_config, kernel_size, dropout, self_attn
         )
+        sizes = ConditionSizes(c_cond, c_r, tuple(t_conds))
+        min_size = patch_size * 2 ** len(scalers)
+        super().__init__(levels, scalers, sizes, c_in, c_out, patch_size, min_size)
         self.c_effnet, self.c_pixels = c_effnet, c_pixels
         self.effnet_mapper = pixel_mapper(c_effnet, c_hidden[0])
         self.pixels_mapper = pixel_mapper(c_pixels, c_hidden[0])
@@ -81,17 +70,16 @@ class StageB(UNet):
 
     def embed_conditions(self, clip: Tensor) -> Tensor:
         """Pooled text [B, S, c_clip] or [B, c_clip] -> tokens [B, S * c_clip_seq, c_cond]."""
-        return self.normalise_tokens(map_tokens("clip", self.clip_mapper, clip, self.c_cond))
+        return self.normalise_tokens(self.map_tokens("clip", self.clip_mapper, clip))
 
     def embed_pictures(self, effnet: Tensor, pixels: Tensor | None, height: int, width: int) -> Tensor:
         """Compressor latents and the picture (None: black) -> features [B, c_hidden[0], height, width]."""
         check_shape("effnet", effnet, None, self.c_effnet, None, None)
-        dtype = self.effnet_mapper[0].weight.dtype
         # One black pixel is a black picture of any size, once resized.
         pixels = effnet.new_zeros(len(effnet), self.c_pixels, 1, 1) if pixels is None else pixels
         check_shape("pixels", pixels, len(effnet), self.c_pixels, None, None)
-        latents = self.effnet_mapper(resize(effnet.to(dtype), height, width))
-        return latents + resize(self.pixels_mapper(pixels.to(dtype)), height, width)
+        latents = self.effnet_mapper(resize(effnet.to(self.dtype), height, width))
+        return latents + resize(self.pixels_mapper(pixels.to(self.dtype)), height, width)
 
     def forward(
         self,

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from modules.blocks import Conditions, UpDownBlock2d
+from modules.levels import ConditionSizes, make_levels, per_level
 from modules.network import check_shape, keeps_config
-from modules.unet import UNet, per_level
+from modules.unet import UNet
 
 
 class StageC(UNet):
     """Generate latents [B, c_in, H, W]; the defaults are the released 3.6 B network.
 
+    c_hidden, nhead, blocks, block_repeat, level_config, kernel_size, dropout, self_attn: see `make_levels`.
+    c_cond, c_r, t_conds: see `ConditionSizes`; c_clip_seq: tokens made of each pooled embedding.
     switch_level: for each change of level, whether the deeper level works at half the size.
-    c_clip_seq: tokens made of each pooled embedding. The other arguments are UNet's.
     """
 
     @keeps_config
@@ -45,24 +47,12 @@ class StageC(UNet):
             (UpDownBlock2d(c, deeper, "down", switch), UpDownBlock2d(deeper, c, "up", switch))
             for c, deeper, switch in zip(c_hidden, c_hidden[1:], switches, strict=False)
         ]
-        super().__init__(
-            c_in=c_in,
-            c_out=c_out,
-            c_r=c_r,
-            patch_size=patch_size,
-            c_cond=c_cond,
-            c_hidden=c_hidden,
-            nhead=nhead,
-            blocks=blocks,
-            block_repeat=block_repeat,
-            level_config=level_config,
-            kernel_size=kernel_size,
-            dropout=dropout,
-            self_attn=self_attn,
-            t_conds=t_conds,
-            scalers=scalers,
-            min_size=patch_size * 2 ** sum(switches),
+        levels = make_levels(
+            c_hidden, nhead, blocks, block_repeat, level_config, kernel_size, dropout, self_attn
         )
+        sizes = ConditionSizes(c_cond, c_r, tuple(t_conds))
+        min_size = patch_size * 2 ** sum(switches)
+        super().__init__(levels, scalers, sizes, c_in, c_out, patch_size, min_size)
         self.clip_txt_mapper = nn.Linear(c_clip_text, c_cond)
         self.clip_txt_pooled_mapper = nn.Linear(c_clip_text_pooled, c_cond * c_clip_seq)
         self.clip_img_mapper = nn.Linear(c_clip_img, c_cond * c_clip_seq)
@@ -75,11 +65,11 @@ class StageC(UNet):
 
     def embed_conditions(self, clip_text: Tensor, clip_text_pooled: Tensor, clip_img: Tensor) -> Tensor:
         """Text tokens [B, L, *] and pooled embeddings [B, S, *] or [B, *] -> tokens [B, N, c_cond]."""
-        mapped = [map_tokens("clip_text", self.clip_txt_mapper, clip_text, self.c_cond)]
-        mapped.append(
-            map_tokens("clip_text_pooled", self.clip_txt_pooled_mapper, clip_text_pooled, self.c_cond)
+        mapped = (
+            self.map_tokens("clip_text", self.clip_txt_mapper, clip_text),
+            self.map_tokens("clip_text_pooled", self.clip_txt_pooled_mapper, clip_text_pooled),
+            self.map_tokens("clip_img", self.clip_img_mapper, clip_img),
         )
-        mapped.append(map_tokens("clip_img", self.clip_img_mapper, clip_img, self.c_cond))
         return self.normalise_tokens(torch.cat(mapped, dim=1))
 
     def forward(
@@ -105,11 +95,3 @@ class StageC(UNet):
         timestep = self.embed_timesteps(r, {"sca": sca, "crp": crp}).to(features.dtype)
         tokens = self.embed_conditions(clip_text, clip_text_pooled, clip_img)
         return self.head(self.run(features, Conditions(timestep, tokens), cnet), like=x)
-
-
-def map_tokens(name: str, mapper: nn.Linear, embeddings: Tensor, c_cond: int) -> Tensor:
-    """Map embeddings [B, S, c] or [B, c] to condition tokens [B, S * tokens per embedding, c_cond]."""
-    if embeddings.ndim == 2:
-        embeddings = embeddings[:, None]
-    check_shape(name, embeddings, None, None, mapper.in_features)
-    return mapper(embeddings.to(mapper.weight.dtype)).reshape(embeddings.shape[0], -1, c_cond)
