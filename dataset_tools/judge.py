@@ -23,7 +23,9 @@ def read(image: Image.Image | np.ndarray) -> dict[str, str | None]:
     Returns {"colour", "shape", "size", "place", "background"}.
     """
     pixels = _pixels(image)
-    base = np.median(np.concatenate([pixels[:, :2], pixels[:, -2:]], axis=1), axis=1)[:, None, :]  # [64, 1, 3]
+    base = np.median(np.concatenate([pixels[:, :2], pixels[:, -2:]], axis=1), axis=1)[
+        :, None, :
+    ]  # [64, 1, 3]
     behind = _nearest(base.mean(axis=(0, 1)), BACKGROUNDS)
     result: dict[str, str | None] = dict.fromkeys(("colour", "shape", "size", "place"))
     result["background"] = behind

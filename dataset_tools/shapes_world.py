@@ -23,7 +23,12 @@ PLACES = {
     "bottom left": (21.0, 43.0),
     "bottom right": (43.0, 43.0),
 }
-BACKGROUNDS = {"white": (244, 244, 244), "black": (18, 18, 22), "grey": (128, 130, 134), "beige": (222, 204, 172)}
+BACKGROUNDS = {
+    "white": (244, 244, 244),
+    "black": (18, 18, 22),
+    "grey": (128, 130, 134),
+    "beige": (222, 204, 172),
+}
 SHADING = 0.06  # a background is this much lighter at its top and darker at its bottom
 JITTER_PX = 2.0
 

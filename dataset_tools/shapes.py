@@ -1,0 +1,85 @@
+"""`python -m dataset_tools shapes OUT`: draw the demo's data, with combinations that training never sees."""
+
+import argparse
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from dataset_tools.shapes_captions import full_caption, varied_caption
+from dataset_tools.shapes_world import SIZE_PX, Scene, all_scenes, draw
+from dataset_tools.shards import INDEX_NAME, ShardLimits, ShardWriter, write_whole
+
+HELD_OUT_SCENES = 120  # of 960
+SETTINGS_NAME = "shapes.json"
+
+
+def split_scenes() -> tuple[list[Scene], list[Scene]]:
+    """The scenes for training (840) and those held out (120): the same ones in every data set."""
+    scenes = all_scenes()
+    order = np.random.default_rng(1234).permutation(len(scenes))
+    held_out = set(order[:HELD_OUT_SCENES].tolist())
+    training = [scene for index, scene in enumerate(scenes) if index not in held_out]
+    return training, [scenes[index] for index in sorted(held_out)]
+
+
+def samples(
+    scenes: list[Scene], count: int, seed: int, *, varied: bool
+) -> Iterator[tuple[bytes, str, Scene]]:
+    """Draw `count` pictures, going through the scenes in shuffled rounds: PNG, caption, scene."""
+    rng = np.random.default_rng(seed)
+    order: list[int] = []
+    for _ in range(count):
+        order = order or rng.permutation(len(scenes)).tolist()
+        scene = scenes[order.pop()]
+        png = io.BytesIO()
+        Image.fromarray(draw(scene, rng)).save(png, "PNG", compress_level=1)
+        yield png.getvalue(), varied_caption(scene, rng) if varied else full_caption(scene), scene
+
+
+def write_split(folder: Path, scenes: list[Scene], count: int, seed: int, *, varied: bool) -> None:
+    """Write one split as shards; the attributes of each picture stand in its json."""
+    with ShardWriter(folder, ShardLimits(max_samples=1000)) as writer:
+        drawn = samples(scenes, count, seed, varied=varied)
+        title = f"Drawing {folder.name}"
+        for number, (png, caption, scene) in enumerate(track(drawn, title, total=count)):
+            facts = {"width_px": SIZE_PX, "height_px": SIZE_PX, **scene._asdict()}
+            writer.write(f"{folder.name}_{number:06d}", png, "png", caption, facts)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder for the splits train/ and held_out/")
+    parser.add_argument("--train", type=int, default=8000, help="pictures to train on (default: %(default)s)")
+    parser.add_argument(
+        "--held-out", type=int, default=240, help="pictures to judge by (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of jitter and wording (default: %(default)s)")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Draw both splits, unless the folder holds them already."""
+    for name in ("train", "held_out"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, found {getattr(args, name)}")
+    settings = {"train": args.train, "held_out": args.held_out, "seed": args.seed}
+    if _is_drawn(args.out, settings):
+        print(f"{args.out} holds these pictures already")
+        return 0
+    (args.out / SETTINGS_NAME).unlink(missing_ok=True)
+    training, held_out = split_scenes()
+    write_split(args.out / "train", training, args.train, 2 * args.seed, varied=True)
+    write_split(args.out / "held_out", held_out, args.held_out, 2 * args.seed + 1, varied=False)
+    write_whole(args.out / SETTINGS_NAME, json.dumps(settings) + "\n")
+    print(f"{args.train} pictures of {len(training)} scenes in {args.out / 'train'}, ", end="")
+    print(f"{args.held_out} of {len(held_out)} others in {args.out / 'held_out'}")
+    return 0
+
+
+def _is_drawn(out: Path, settings: dict[str, int]) -> bool:
+    stored = out / SETTINGS_NAME
+    indices = all((out / name / INDEX_NAME).is_file() for name in ("train", "held_out"))
+    return indices and stored.is_file() and json.loads(stored.read_text()) == settings
