@@ -1,0 +1,159 @@
+"""From references to batches of pixels, and the data set that DataLoader workers run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from dataset_tools.data_config import DataConfig
+from dataset_tools.decode import decode
+from dataset_tools.fetch import ShardReader
+from dataset_tools.sample_refs import Report, SampleRef, ShardIndexer, Skipped, sample_rng
+from dataset_tools.sources import one_line
+from dataset_tools.walker import Walker
+
+SNAPSHOT_EVERY = 32
+"""Batches between two states that a worker sends; those between are walked again, without decoding."""
+
+
+class Batch(TypedDict):
+    """Pictures of one size and what belongs to them, row by row."""
+
+    images: Tensor  # uint8 [B, 3, H, W]
+    captions: list[str]
+    keys: list[str]
+    facts: list[dict[str, Any]]
+
+
+class Item(NamedTuple):
+    """What a worker sends: a batch (None: none of its pictures can be decoded) and where that was."""
+
+    lane: int
+    number: int  # of the batch in its lane
+    epoch: int
+    batch: Batch | None
+    snapshot: dict[str, Any] | None
+    skipped: list[Skipped]
+    error: str = ""
+
+
+class Lane(NamedTuple):
+    """How far a walk has come: a state of it, and the number of batches that were taken since the start."""
+
+    snapshot: dict[str, Any] | None = None
+    done: int = 0
+
+
+@dataclass
+class WorkerDataset(IterableDataset):
+    """What each DataLoader worker of a rank iterates over; yields Items for ever. Plain data, so picklable.
+
+    by_samples: True: all workers of all ranks walk the same global batches of batch_size · world_size rows;
+    the n-th worker takes every n-th of them and decodes the rows of its rank. False: each walks its own share
+    of the shards, a lane of its own. lanes: where to go on; one, or one per worker. first: the worker's lane
+    that is next.
+    """
+
+    config: DataConfig
+    shards: list[str]
+    rank: int
+    world_size: int
+    seed: int
+    by_samples: bool
+    lanes: list[Lane]
+    first: int = 0
+
+    def __iter__(self) -> Iterator[Item]:
+        info = get_worker_info()
+        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
+        skipped: list[Skipped] = []
+        reader = ShardReader(self.config.cache_dir, self.config.cache_gb)
+        indexer = ShardIndexer(self.config, self.seed, reader, skipped.append)
+        if self.by_samples:
+            lane, turn, stride = 0, worker, num_workers
+        else:
+            lane, turn, stride = (worker + self.first) % num_workers, 0, 1
+        walker = self._walker(indexer, lane, num_workers)
+        first = self.rank * self.config.batch_size if self.by_samples else 0
+        rows = range(first, first + self.config.batch_size)
+        start = self.lanes[lane].done
+        try:
+            for refs in walker.batches():
+                number = walker.num_batches - 1
+                if number < start or (number - start) % stride != turn:
+                    continue
+                batch = make_batch(refs, rows, self.config, self.seed, reader, skipped.append)
+                snapshot = walker.state() if number % SNAPSHOT_EVERY == 0 else None
+                yield Item(lane, number, walker.epoch, batch, snapshot, skipped[:])
+                skipped.clear()
+        except ValueError as error:
+            yield Item(lane, -1, walker.epoch, None, None, skipped[:], str(error))
+        finally:
+            reader.close()
+
+    def _walker(self, indexer: ShardIndexer, lane: int, num_workers: int) -> Walker:
+        """The walk of a lane, where its state says."""
+        if self.by_samples:
+            batch_size, share, num_shares = self.config.batch_size * self.world_size, 0, 1
+        else:
+            batch_size = self.config.batch_size
+            share, num_shares = self.rank * num_workers + lane, self.world_size * num_workers
+        walker = Walker(
+            indexer,
+            self.shards,
+            batch_size,
+            share=share,
+            num_shares=num_shares,
+            seed=self.seed,
+            shuffle=self.config.shuffle,
+        )
+        if snapshot := self.lanes[lane].snapshot:
+            walker.restore(snapshot)
+        return walker
+
+
+def make_batch(
+    refs: list[SampleRef], rows: range, config: DataConfig, seed: int, reader: ShardReader, report: Report
+) -> Batch | None:
+    """Decode some rows of a batch of references; None when no picture of the whole batch can be decoded.
+
+    A picture that fails gives its row to the next one of the whole batch that does not. Which one that is
+    depends on the batch alone, not on who decodes which rows, and the walk goes on as if nothing had
+    happened; so every rank stays in step, and a resumed run meets the same batches.
+    """
+    tried: dict[int, Tensor | None] = {}
+    images, chosen = [], []
+    for row in rows:
+        for place in (*range(row, len(refs)), *range(row)):
+            if place not in tried:
+                tried[place] = _picture(refs[place], config, seed, reader, report)
+            if (image := tried[place]) is not None:
+                images.append(image)
+                chosen.append(refs[place])
+                break
+        else:
+            return None
+    return Batch(
+        images=torch.stack(images),
+        captions=[ref.caption for ref in chosen],
+        keys=[ref.key for ref in chosen],
+        facts=[ref.facts for ref in chosen],
+    )
+
+
+def _picture(
+    ref: SampleRef, config: DataConfig, seed: int, reader: ShardReader, report: Report
+) -> Tensor | None:
+    """The pixels of a reference, uint8 [3, *bucket]; None, and a report, when they cannot be had."""
+    rng = sample_rng(seed, ref.epoch, ref.key, "picture")
+    try:
+        data = reader.read(ref.shard, ref.offset, ref.num_bytes)
+        return decode(data, ref.picture, ref.bucket, config.crop, config.flip, rng)
+    except OSError as error:
+        report(Skipped("shard", ref.shard, one_line(error)))
+    except ValueError as error:
+        report(Skipped("picture", f"{ref.shard}:{ref.key}", one_line(error)))
+    return None

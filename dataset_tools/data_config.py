@@ -1,0 +1,71 @@
+"""The settings of the stream that training reads (`data` of a training config)."""
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from dataset_tools.buckets import RELEASED_RATIOS, Buckets
+from dataset_tools.decode import CROPS
+from dataset_tools.filters import Filter
+
+SPLITS = ("auto", "shards", "samples")
+MISSING_CAPTIONS = ("skip", "empty")
+
+
+@dataclass
+class DataConfig:
+    """What is read, and what becomes of it; `configs/data/default.yaml` explains every key."""
+
+    shards: Any = None  # str or list of str: see sources.expand
+    image_size_px: int = 768
+    batch_size: int = 8
+    multiple_px: int = 32
+    aspect_ratios: list[str] = field(default_factory=lambda: list(RELEASED_RATIOS))
+    inverse_ratios: bool = True
+    random_ratio: float = 0.05
+    crop: str = "center"
+    flip: float = 0.0
+    filters: list[Filter] = field(default_factory=list)
+    caption: str = "txt"
+    alternative_caption: str | None = None
+    alternative_share: float = 0.0
+    missing_caption: str = "skip"
+    shuffle: int = 10000
+    split: str = "auto"
+    num_workers: int = 4
+    prefetch: int = 4
+    cache_dir: str | None = None
+    cache_gb: float = 100.0
+
+    def check(self) -> None:
+        """Raise ValueError, in one line that names the key, for a value that cannot be used."""
+        if not self.shards:
+            raise ValueError("data.shards: missing; name a folder of shards, a .tar, a glob, a URL, a list")
+        for key in ("image_size_px", "batch_size", "multiple_px", "prefetch"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        for key in ("shuffle", "num_workers", "cache_gb"):
+            _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
+        for key in ("random_ratio", "flip", "alternative_share"):
+            _require(0 <= getattr(self, key) <= 1, key, getattr(self, key), "a share from 0 to 1")
+        for key, known in (("crop", CROPS), ("split", SPLITS), ("missing_caption", MISSING_CAPTIONS)):
+            _require_one_of(key, getattr(self, key), tuple(known))
+        for each in self.filters:
+            each.check()
+        self.buckets()
+
+    def buckets(self) -> Buckets:
+        """The picture sizes of this config. Raises ValueError when a ratio or the size does not work."""
+        return Buckets(self.image_size_px**2, self.aspect_ratios, self.multiple_px, self.inverse_ratios)
+
+
+def _require(fine: bool, key: str, found: Any, expected: str) -> None:
+    if not fine:
+        raise ValueError(f"data.{key}: expected {expected}, found {found}")
+
+
+def _require_one_of(key: str, found: str, known: tuple[str, ...]) -> None:
+    if found not in known:
+        nearest = get_close_matches(found, known, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"data.{key}: {found!r} is unknown; did you mean {nearest!r}? Known: {', '.join(known)}"
+        )

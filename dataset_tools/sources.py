@@ -1,0 +1,117 @@
+"""From what a config names as shards to the list of shards: files, folders, globs, braces, URLs, lists."""
+
+import glob
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+# What users install for a protocol that fsspec knows but brings no code for.
+PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+
+
+def expand(shards: str | Sequence[str]) -> list[str]:
+    """The paths and URLs of all shards, in the order named, sorted within a folder or glob, none twice.
+
+    An entry is a local file, folder or glob, an http(s)://, s3:// or other fsspec URL of a shard or folder,
+    any of them with braces: part-{000..123}.tar, {a,b}/*.tar. A remote folder is read from its index.json
+    (which `pack` writes) or, without one, by listing it.
+    Raises FileNotFoundError when an entry matches nothing or only local files that do not exist, ValueError
+    for an entry that cannot be read as one of these.
+    """
+    found: dict[str, None] = {}
+    for entry in [shards] if isinstance(shards, str) else shards:
+        names = [name for text in expand_braces(entry) for name in _expand_one(text)]
+        if not any(is_remote(name) or Path(name).is_file() for name in names):
+            raise FileNotFoundError(
+                f"data.shards: no .tar at {entry}; make some with: python -m dataset_tools pack PHOTOS FOLDER"
+            )
+        found.update(dict.fromkeys(names))
+    if not found:
+        raise ValueError("data.shards: empty; name a folder of shards, a .tar file, a glob or a URL")
+    return list(found)
+
+
+def is_remote(name: str) -> bool:
+    """Whether the name is a URL rather than a path of this machine."""
+    return "://" in name
+
+
+def expand_braces(text: str) -> Iterator[str]:
+    """Yield the texts that {a,b} and {008..012} stand for, as a shell does; others stay as they are."""
+    match = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", text)
+    if match is None:
+        yield text
+        return
+    numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
+    if numbers:
+        first, last = numbers.groups()
+        options = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    else:
+        options = match[1].split(",")
+    for option in options:
+        yield from expand_braces(text[: match.start()] + option + text[match.end() :])
+
+
+def _expand_one(name: str) -> list[str]:
+    """The shards that one entry without braces stands for; a file is not looked for here."""
+    if name.startswith("pipe:"):
+        raise ValueError(f"data.shards: {name}: commands are not run; name the file or URL itself")
+    name = name.removeprefix("file://")
+    if is_remote(name):
+        return _expand_remote(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return sorted(str(file) for file in path.glob("*.tar"))
+    if not path.exists() and glob.has_magic(str(path)):
+        return sorted(glob.glob(str(path), recursive=True))
+    return [str(path)]
+
+
+def _expand_remote(url: str) -> list[str]:
+    """The same for a URL. Raises FileNotFoundError when a folder cannot be listed."""
+    file_system, path = connect(url)
+    if urlsplit(url).path.endswith(".tar") and "*" not in url:
+        return [url]
+    try:
+        if "*" in url:
+            found = file_system.glob(path)
+        elif file_system.exists(index := f"{path.rstrip('/')}/index.json"):
+            shards = json.loads(file_system.cat_file(index))["shards"]
+            found = [f"{path.rstrip('/')}/{shard['name']}" for shard in shards]
+        else:
+            found = [name for name in file_system.ls(path, detail=False) if name.endswith(".tar")]
+    except Exception as error:  # every file system of fsspec has its own errors
+        raise FileNotFoundError(f"data.shards: cannot list {url}: {one_line(error)}") from error
+    return sorted(file_system.unstrip_protocol(name) for name in found)
+
+
+def connect(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the path in it. Raises ValueError for one that needs a package."""
+    protocol = url.partition("://")[0]
+    try:
+        return fsspec.core.url_to_fs(url, **_options(protocol))
+    except ImportError as error:
+        package = PIP_NAMES.get(protocol)
+        advice = f"pip install {package}" if package else one_line(error)
+        raise ValueError(f"data.shards: {url}: reading {protocol}:// needs a package: {advice}") from error
+    except ValueError as error:
+        raise ValueError(f"data.shards: {url}: {one_line(error)}") from error
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """For http, limits on silence instead of fsspec's five minutes in all, too few for a large shard."""
+    if protocol not in ("http", "https"):
+        return {}
+    from aiohttp import ClientTimeout  # with fsspec[http]; slow to import, and only needed here
+
+    return {"client_kwargs": {"timeout": ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error as one line, never empty."""
+    return " ".join(str(error).split()) or type(error).__name__
