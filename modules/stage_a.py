@@ -125,10 +125,17 @@ class StageA(Network):
         scaled = (latents * self.scale_factor).to(self.out_block[0].weight.dtype)
         return self.out_block(self.up_blocks(scaled))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, StageACode]:
-        """Pictures [B, 3, H, W] in [0, 1] -> their reconstructions from quantized latents, and the code."""
+    def forward(self, images: Tensor, quantized: Tensor | None = None) -> tuple[Tensor, StageACode]:
+        """Pictures [B, 3, H, W] in [0, 1] -> their reconstructions, and the code.
+
+        quantized: [B] bool, which pictures are decoded from quantized latents and which, as Stage B's will be,
+        from unquantized ones; None: all from quantized.
+        """
         code = self.encode(images)
-        return self.decode(code.latents), code
+        if quantized is None:
+            return self.decode(code.latents), code
+        latents = torch.where(quantized[:, None, None, None], code.latents, code.unquantized)
+        return self.decode(latents), code
 
     def _features(self, images: Tensor) -> Tensor:
         check_shape("images", images, None, 3, None, None)

@@ -1,4 +1,4 @@
-"""The vector quantizer of Stage A: nearest codes, their losses, and the care of codes that nothing uses."""
+"""The vector quantizer of Stage A: nearest codes and the losses that draw both together."""
 
 from typing import NamedTuple
 
@@ -24,13 +24,10 @@ class VectorQuantizer(nn.Module):
     def __init__(self, c_latent: int, codebook_size: int) -> None:
         super().__init__()
         self.codebook = nn.Embedding(codebook_size, c_latent)
-        # How often each code was used; no part of the weights, a recipe keeps it with its own state.
-        self.register_buffer("usage", torch.zeros(codebook_size, dtype=torch.int64), persistent=False)
 
     def reset_parameters(self) -> None:
         bound = 1 / self.codebook.num_embeddings
         nn.init.uniform_(self.codebook.weight, -bound, bound)
-        nn.init.zeros_(self.usage)
 
     def forward(self, latents: Tensor) -> Quantized:
         """latents: [B, C, H, W]."""
@@ -57,27 +54,3 @@ class VectorQuantizer(nn.Module):
             chunks = rows.split(max(1, MAX_DISTANCES // len(codes)))
             found = [torch.addmm(norms, chunk, codes.t(), alpha=-2).argmin(dim=1) for chunk in chunks]
         return torch.cat(found).view(batch, height, width)
-
-    def count(self, indices: Tensor) -> Tensor:
-        """How often each code occurs in `indices`: [codebook_size], int64."""
-        return torch.bincount(indices.flatten(), minlength=self.codebook.num_embeddings)
-
-    @torch.no_grad()
-    def revive_dead_codes(self, latents: Tensor, generator: torch.Generator | None = None) -> int:
-        """Move the codes whose `usage` is 0 onto latents drawn at random, and count from 0 again.
-
-        latents: [N, C] or [B, C, H, W], not divided by the scale factor. Returns the number of moved codes.
-        The draw runs on the generator's device. Moved codes lie exactly on their latents.
-        """
-        if latents.ndim == 4:
-            latents = latents.permute(0, 2, 3, 1).flatten(0, 2)
-        dead = (self.usage == 0).nonzero().flatten()
-        device = generator.device if generator is not None else torch.device("cpu")
-        if len(dead) <= len(latents):
-            drawn = torch.randperm(len(latents), generator=generator, device=device)[: len(dead)]
-        else:
-            drawn = torch.randint(len(latents), (len(dead),), generator=generator, device=device)
-        rows = latents[drawn.to(latents.device)].to(self.codebook.weight)
-        self.codebook.weight[dead] = rows
-        self.usage.zero_()
-        return len(dead)
