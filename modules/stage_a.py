@@ -128,8 +128,8 @@ class StageA(Network):
     def forward(self, images: Tensor, quantized: Tensor | None = None) -> tuple[Tensor, StageACode]:
         """Pictures [B, 3, H, W] in [0, 1] -> their reconstructions, and the code.
 
-        quantized: [B] bool, which pictures are decoded from quantized latents and which, as Stage B's will be,
-        from unquantized ones; None: all from quantized.
+        quantized: [B] bool, which pictures are decoded from quantized latents and which, as Stage B's will
+        be, from unquantized ones; None: all from quantized.
         """
         code = self.encode(images)
         if quantized is None:

@@ -111,13 +111,15 @@ def previewer_config(shapes: Shapes) -> dict[str, Any]:
 
 
 def discriminator_config(shapes: Shapes) -> dict[str, Any]:
-    convolutions = [shape for name, shape in shapes.items() if name.endswith("weight_orig")]
-    c_hidden = max(shape[0] for shape in convolutions)
+    depth = sum(name.endswith("weight_orig") for name in shapes)
+    c_first, c_in = shapes["encoder.0.weight_orig"][:2]
+    c_hidden = c_first * 2 ** max(depth - 3, 3)
+    c_encoded = max(shape[0] for name, shape in shapes.items() if name.endswith("weight_orig"))
     return {
-        "c_in": shapes["encoder.0.weight_orig"][1],
-        "c_cond": shapes["shuffle.weight"][1] - c_hidden,
+        "c_in": c_in,
+        "c_cond": shapes["shuffle.weight"][1] - c_encoded,
         "c_hidden": c_hidden,
-        "depth": len(convolutions),
+        "depth": depth,
     }
 
 
