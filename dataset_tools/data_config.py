@@ -16,11 +16,11 @@ MISSING_CAPTIONS = ("skip", "empty")
 class DataConfig:
     """What is read, and what becomes of it; `configs/data/default.yaml` explains every key."""
 
-    shards: Any = None  # str or list of str: see sources.expand
+    shards: str | list[str] = ""  # see sources.expand
     image_size_px: int = 768
     batch_size: int = 8
     multiple_px: int = 32
-    aspect_ratios: list[str] = field(default_factory=lambda: list(RELEASED_RATIOS))
+    aspect_ratios: list[str | float] = field(default_factory=lambda: list(RELEASED_RATIOS))
     inverse_ratios: bool = True
     random_ratio: float = 0.05
     crop: str = "center"
