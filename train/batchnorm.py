@@ -43,8 +43,8 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 def global_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean [C], biased variance [C] and count (scalar) per channel over all ranks. x: [B, C, H, W].
 
-    The ranks' means and squared deviations are combined as Chan, Golub & LeVeque (1983) do: E[x²] − E[x]² would
-    lose all digits where the mean is large. One collective forward, one backward.
+    The ranks' means and squared deviations are combined as Chan, Golub & LeVeque (1983) do: E[x²] − E[x]²
+    would lose all digits where the mean is large. One collective forward, one backward.
     """
     count = x.numel() // x.shape[1]
     mean = x.mean(dim=(0, 2, 3))

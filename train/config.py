@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dataset_tools.stream import DataConfig
-
+from dataset_tools.data_config import DataConfig
 from train.schema import ConfigError, bounded, from_plain, nearest
 
 
 @dataclass
 class EmaConfig:
-    """A moving average of the first player's weights, from which samples are drawn and which is exported too."""
+    """A moving average of the first player's weights; samples are drawn from it and it is exported too."""
 
     enabled: bool = True
     start: int = bounded(0, least=0)  # steps before which the average is the weights themselves
@@ -37,9 +36,7 @@ class RunConfig:
     max_nonfinite: int = bounded(10, least=1)  # skipped steps in a row that end the run
     log_every: int = bounded(10, least=1)
     save_every: int = bounded(1000, least=1)
-    keep_every: int = bounded(
-        0, least=0
-    )  # checkpoints at these steps are kept, of the others only the newest
+    keep_every: int = bounded(0, least=0)  # checkpoints at these steps stay, of others only the newest
     sample_every: int = bounded(0, least=0)
     num_samples: int = bounded(4, least=1)  # columns of a sample sheet
     repeat_batch: bool = False  # learn the first batch by heart (debug=overfit)
@@ -124,10 +121,12 @@ def check(config: Config) -> None:
     """Raise for combinations that cannot work and files that are not there, before anything is built."""
     if "name" not in config.recipe:
         raise ConfigError("recipe.name: missing; name an experiment (experiment=…) or a recipe (recipe=…)")
+    config.data.check()
     run, optim = config.run, config.optim
     if run.keep_every % run.save_every:
         raise ConfigError(
-            f"run.keep_every: expected a multiple of run.save_every ({run.save_every}), found {run.keep_every}"
+            f"run.keep_every: expected a multiple of run.save_every ({run.save_every}),"
+            f" found {run.keep_every}"
         )
     for name in (None, *optim.players):
         _check_optim(optim.of(name) if name else optim, config)
@@ -157,9 +156,9 @@ def _check_optim(optim: OptimConfig, config: Config) -> None:
     if optim.name == "adamw8bit":
         if config.parallel.mode == "fsdp":
             raise ConfigError(
-                "optim.name: adamw8bit cannot work on parallel.mode fsdp's shards; use adamw or ddp"
+                "optim.name: adamw8bit cannot work on the shards of parallel=fsdp; use adamw or ddp"
             )
         if importlib.util.find_spec("bitsandbytes") is None:
             raise ConfigError(
-                "optim.name: adamw8bit needs bitsandbytes; pip install bitsandbytes, or use adamw"
+                "optim.name: adamw8bit needs bitsandbytes: pip install bitsandbytes, or use adamw"
             )

@@ -11,15 +11,22 @@ from train.parallel import local, reshard
 
 
 class Ema:
-    """Averages of all learning parameters of some networks; sharded as they are.
+    """Averages of all learning parameters of a module; sharded as they are.
 
     average: parameter -> its moving average (a tensor like it).
     """
 
-    def __init__(self, networks: list[nn.Module], config: EmaConfig) -> None:
-        self.networks, self.config = networks, config
-        learning = {p: None for network in networks for p in network.parameters() if p.requires_grad}
-        self.average: dict[nn.Parameter, Tensor] = {p: p.detach().clone() for p in learning}
+    def __init__(self, module: nn.Module, config: EmaConfig) -> None:
+        self.module, self.config = module, config
+        self.average: dict[nn.Parameter, Tensor] = {
+            parameter: parameter.detach().clone()
+            for parameter in module.parameters()
+            if parameter.requires_grad
+        }
+
+    def covers(self, network: nn.Module) -> bool:
+        """Whether averages of this network's weights are kept."""
+        return any(parameter in self.average for parameter in network.parameters())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -47,8 +54,7 @@ class Ema:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for network in self.networks:
-            reshard(network)
+        reshard(self.module)
         for weight, average in zip(self._weights(), self._averages(), strict=True):
             kept = weight.clone()
             weight.copy_(average)

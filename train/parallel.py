@@ -1,12 +1,12 @@
-"""Several processes, one run: joining them, sharding or averaging in place, and what is asked of all at once."""
+"""Several processes, one run: joining them, sharding in place, whole tensors from shards and back."""
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -40,38 +40,41 @@ def joined(device: str) -> Iterator[World]:
 
     device: auto | cpu | cuda. Raises ConfigError when CUDA is asked for and not there.
     """
-    rank, size, local_rank = _place()
+    rank, size, local_rank = place()
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device: cuda asked for, but torch finds no CUDA device; use run.device=cpu")
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    place = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    own = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if use_cuda:
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(own)
     if size > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", rank=rank, world_size=size)
     try:
-        yield World(rank, size, place)
+        yield World(rank, size, own)
     finally:
         if size > 1:
             dist.destroy_process_group()
 
 
-def process_count() -> int:
-    """How many processes were started for this run."""
-    return _place()[1]
+class Place(NamedTuple):
+    """Where this process stands among those of the run."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # on its machine
 
 
-def _place() -> tuple[int, int, int]:
-    """Rank, world size, rank on this machine; from torchrun, else srun, else a single process."""
+def place() -> Place:
+    """From the environment of torchrun, else of srun, else a single process."""
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
-        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
+        return Place(int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0)))
     if "SLURM_PROCID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun, not by sbatch
         first = re.sub(r"\[(\d+).*", r"\1", env["SLURM_STEP_NODELIST"]).split(",")[0]
         env.setdefault("MASTER_ADDR", first)
         env.setdefault("MASTER_PORT", str(20000 + int(env["SLURM_JOB_ID"]) % 20000))
-        return int(env["SLURM_PROCID"]), int(env["SLURM_STEP_NUM_TASKS"]), int(env["SLURM_LOCALID"])
-    return 0, 1, 0
+        return Place(int(env["SLURM_PROCID"]), int(env["SLURM_STEP_NUM_TASKS"]), int(env["SLURM_LOCALID"]))
+    return Place()
 
 
 def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> None:
@@ -93,11 +96,11 @@ def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> 
                 fully_shard(module)
 
 
-def sync_gradients(networks: list[nn.Module], enabled: bool) -> None:
-    """Whether the next backward pass of sharded networks sends gradients (the last micro-batch does)."""
-    for network in networks:
-        if isinstance(network, FSDPModule):
-            network.set_requires_gradient_sync(enabled)
+def sync_gradients(module: nn.Module, enabled: bool) -> None:
+    """Whether the next backward pass through sharded parts sends gradients (the last micro-batch does)."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.set_requires_gradient_sync(enabled, recurse=False)
 
 
 def reshard(network: nn.Module) -> None:
@@ -139,16 +142,6 @@ def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
     return full(torch.nn.utils.get_total_norm(gradients))
 
 
-def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The element-wise sum of all ranks' tensors of the same shape."""
-    return _reduced(tensor, lambda value: value)
-
-
-def mean_over_ranks(tensor: Tensor) -> Tensor:
-    """The element-wise mean of all ranks' tensors of the same shape."""
-    return _reduced(tensor, lambda value: value / dist.get_world_size())
-
-
 def gather(value: Any) -> list[Any]:
     """Every rank's value (plain data or CPU tensors), in the order of ranks."""
     if not dist.is_initialized():
@@ -158,9 +151,6 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def _reduced(tensor: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
-    if not dist.is_initialized():
-        return tensor
-    total = tensor.detach().clone()
-    dist.all_reduce(total)
-    return finish(total)
+def shares_whole_weights(module: nn.Module) -> bool:
+    """Whether every rank holds all weights of `module`, so that its gradients are still to be averaged."""
+    return not any(isinstance(part, FSDPModule) for part in module.modules())

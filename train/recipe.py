@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from dataset_tools.stream import Batch
 from torch import Tensor, nn
 
+from dataset_tools.batches import Batch
 from train.rng import StepRng
 
 Metrics = Mapping[str, float | Tensor]
@@ -16,10 +16,10 @@ Metrics = Mapping[str, float | Tensor]
 class Recipe(Protocol):
     """One way of training. The loop calls `build` once, then everything else.
 
-    A recipe never calls `backward` or `step`, draws all chance from the `StepRng` it is given, and changes state
-    that its losses move (statistics of any kind) only in `after_step`, averaged over ranks: then a step does not
-    depend on how its global batch was cut. It calls networks that learn as `network(...)`, never their other
-    methods, for sharded parameters are gathered by the hooks of the call.
+    A recipe never calls `backward` or `step`, draws all chance from the `StepRng` it is given, and changes
+    state that its losses move (statistics of any kind) only in `after_step`, averaged over ranks: then a step
+    does not depend on how its global batch was cut. It calls networks that learn as `network(...)`, never
+    their other methods, for sharded parameters are gathered by the hooks of the call.
     """
 
     players: tuple[str, ...]
@@ -40,12 +40,12 @@ class Recipe(Protocol):
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         """The player's loss, a mean over the micro-batch, and what to report of it.
 
-        batch["images"]: uint8 [B, 3, H, W] on the device of `build`. A loss that does not depend on the player's
-        weights (before a start step, say) leaves the player as it is.
+        batch["images"]: uint8 [B, 3, H, W] on the device of `build`. A loss that does not depend on the
+        player's weights (before a start step, say) leaves the player as it is.
         """
 
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
-        """Rows of a sample sheet: label -> images [B, 3, H, W] in [0, 1]; the last row is what the weights draw."""
+        """Rows of a sample sheet: label -> images [B, 3, H, W] in [0, 1]; last what the weights draw."""
 
     def after_step(self, step: int) -> None:
         """Called after all players' updates; step counts from 0. May average over ranks."""

@@ -13,9 +13,9 @@ SHARED = -1  # in the place of a picture's index: the generator that all picture
 class StepRng:
     """The generators of one micro-batch (on the CPU, so that a picture's noise is the same on every device).
 
-    shared: the same on all ranks and in all micro-batches of a step; for choices that concern the whole batch.
-    samples: one per picture, seeded by the picture's index in the step's global batch; so a loss does not depend
-    on how the global batch is cut into ranks and micro-batches.
+    shared: the same on all ranks and in all micro-batches of a step; for choices that concern the whole
+    batch. samples: one per picture, seeded by the picture's index in the step's global batch; so a loss does
+    not depend on how the global batch is cut into ranks and micro-batches.
     """
 
     shared: torch.Generator

@@ -23,7 +23,7 @@ def bounded(default: Any, least: float | None = None, most: float | None = None)
 def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
     """Build dataclass `kind` from a mapping. `where`: the dotted key of the mapping, for messages.
 
-    Raises ConfigError for an unknown key (naming the nearest), a wrong type, a missing or an impossible value.
+    Raises ConfigError for an unknown key (naming the nearest), a wrong type, a missing or impossible value.
     """
     if not isinstance(plain, Mapping):
         raise ConfigError(f"{where}: expected settings ({_keys(kind)}), found {plain!r}")

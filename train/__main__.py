@@ -1,0 +1,148 @@
+"""`python -m train experiment=…`: Hydra composes the settings, `train.config` checks them, `train.loop` runs."""
+
+import os
+
+# Before torch is loaded: idle threads that spin slow down everybody who shares the cores (data workers, ranks).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tokenizers are used before data workers are forked; they would warn about it at every start.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Hydra hands errors on instead of printing them; `main` says them in one line.
+os.environ["HYDRA_FULL_ERROR"] = "1"
+
+import logging
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from train.config import config_from_plain
+from train.loop import DivergedError, train
+from train.parallel import joined, place
+from train.recipes import make_recipe
+from train.schema import ConfigError, nearest
+from train.session import make_session
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FAILURE, MISTAKE = 1, 2  # exit status
+USAGE = """\
+python -m train experiment=NAME [KEY=VALUE ...]        one process
+torchrun --nproc-per-node=8 -m train experiment=NAME   several; srun does too
+python -m train --multirun optim.lr=1e-4,5e-5 experiment=NAME
+python -m train --cfg job experiment=NAME              show the settings, do nothing
+
+debug=smoke|overfit|profile tries an experiment out. The same command again goes on where the run stopped.
+
+Experiments:"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit status. A mistake in the settings is one line and status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if {"--help", "-h"} & set(arguments):
+        print(USAGE, *experiment_lines(), sep="\n")
+        return 0
+    statuses: list[int] = []  # of the jobs: several with --multirun, none with --cfg
+
+    def job(settings: DictConfig) -> None:
+        statuses.append(attempt(settings))
+
+    sys.argv[1:] = [settable(argument) for argument in arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
+    except MissingConfigException as error:
+        return say(f"{error.missing_cfg_file}: no such option; {nearest_option(error)}", MISTAKE)
+    except (HydraException, OmegaConfBaseException) as error:
+        return say(error, MISTAKE)
+    return max(statuses, default=0)
+
+
+class Mistake(Exception):
+    """Something given by the user is wrong; its text says what."""
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """Errors within the context are the user's; those of the training itself keep their traceback."""
+    try:
+        yield
+    except (OmegaConfBaseException, ValueError, OSError) as error:
+        raise Mistake(str(error)) from error
+
+
+def attempt(settings: DictConfig) -> int:
+    """Train as composed; returns the exit status."""
+    try:
+        with mistakes():
+            config = config_from_plain(plain(settings))
+            recipe = make_recipe(config)
+        with joined(config.run.device) as world:
+            with mistakes():
+                session = make_session(config, recipe, world)
+            train(session)
+    except (Mistake, ConfigError) as error:
+        return say(error, MISTAKE)
+    except DivergedError as error:
+        return say(error, FAILURE)
+    return 0
+
+
+def plain(settings: DictConfig) -> dict[str, Any]:
+    """The composed settings as plain data. Raises ConfigError when no experiment was named."""
+    if settings.recipe is None:
+        raise ConfigError(f"experiment: missing; expected one of: {', '.join(experiments())}")
+    values = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+    if HydraConfig.get().mode == RunMode.MULTIRUN:  # every job of a sweep has a folder of its own
+        varied = re.sub(r"[^\w.=,-]", "_", HydraConfig.get().job.override_dirname.replace("+", ""))
+        values["run"]["dir"] += f"/{varied}"
+    return values
+
+
+def settable(argument: str) -> str:
+    """An override that Hydra takes in any case, for `train.config` has the better words for a wrong key."""
+    match = re.fullmatch(r"\+{0,2}([A-Za-z_][\w.]*)(=.*)", argument, flags=re.DOTALL)
+    if not match or match[1].startswith("hydra.") or (CONFIGS / match[1]).is_dir():
+        return argument
+    return f"++{match[1]}{match[2]}"
+
+
+def experiments() -> list[str]:
+    """The names of all experiments."""
+    folder = CONFIGS / "experiment"
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def experiment_lines() -> Iterable[str]:
+    """The names with what the first comment of each says."""
+    names = experiments()
+    for name in names:
+        comments = re.findall(
+            r"^# (?!@)(.*)", (CONFIGS / "experiment" / f"{name}.yaml").read_text(), re.MULTILINE
+        )
+        yield f"  {name.ljust(max(map(len, names)))}  {comments[0] if comments else ''}".rstrip()
+
+
+def nearest_option(error: MissingConfigException) -> str:
+    """The option of a group that a wrong name probably means."""
+    group, _, name = (error.missing_cfg_file or "").partition("/")
+    folder = CONFIGS / group
+    return nearest(name, (str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
+
+
+def say(problem: object, status: int) -> int:
+    """Print a problem as one line, once however many processes have it; returns the status."""
+    if place().rank == 0:
+        print("error:", " ".join(str(problem).split()), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

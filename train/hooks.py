@@ -1,0 +1,172 @@
+"""What happens between the steps: reports, sample sheets, checkpoints, profiles; on all ranks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from dataset_tools.batches import Batch
+from train.checkpoint import Checkpoints, link
+from train.config import RunConfig
+from train.ema import Ema
+from train.metrics import Means
+from train.parallel import World, reshard
+from train.progress import Progress
+from train.recipe import Metrics, Recipe
+from train.rng import seed_global, step_rng
+from train.sheets import sheet
+from train.state import Counters, TrainingState
+from train.trackers import Trackers
+
+SHEET_STEP = -1  # seeds the chance of the sample sheets: the same noise every time, and unlike any step's
+
+
+class StepDone(NamedTuple):
+    """One finished step."""
+
+    counters: Counters
+    metrics: Sequence[Metrics]  # of every micro-batch and player
+    num_pictures: int  # in the global batch
+    seconds: float  # the step took, waiting for data included
+    waiting_seconds: float  # for data
+    is_last: bool  # nothing comes after it, be it that all is done or that the run was asked to end
+
+    @property
+    def step(self) -> int:
+        """How many steps are done."""
+        return self.counters.step
+
+
+Hook = Callable[[StepDone], None]
+
+
+class Report:
+    """Means of the metrics since the last report, to the trackers and the progress line."""
+
+    def __init__(self, every: int, world: World, trackers: Trackers, progress: Progress) -> None:
+        self.every, self.world, self.trackers, self.progress = every, world, trackers, progress
+        self.means = Means()
+        self.steps: list[StepDone] = []  # since the last report
+
+    def __call__(self, done: StepDone) -> None:
+        for metrics in done.metrics:
+            self.means.add(metrics)
+        self.steps.append(done)
+        if done.step % self.every == 0 or done.is_last:
+            values = {**self.means.result(), **self._speed()}
+            values |= {"samples": done.counters.samples, "skipped_steps": done.counters.skipped_steps}
+            self.steps.clear()
+            if self.world.is_first:
+                self.trackers.scalars(done.step, values)
+                self.progress.report(done.step, main_loss(values), values["samples_per_second"])
+
+    def _speed(self) -> dict[str, float]:
+        seconds = max(sum(done.seconds for done in self.steps), 1e-9)
+        return {
+            "samples_per_second": sum(done.num_pictures for done in self.steps) / seconds,
+            "data_wait_share": sum(done.waiting_seconds for done in self.steps) / seconds,
+        }
+
+
+class Sheets:
+    """samples/step_….png: the same pictures with the same noise every time, drawn with weights and EMA."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        batch: Batch,
+        recipe: Recipe,
+        ema: Ema | None,
+        autocast: Callable[[], AbstractContextManager],
+        world: World,
+        trackers: Trackers,
+    ) -> None:
+        self.run, self.batch, self.recipe, self.ema = run, batch, recipe, ema
+        self.autocast, self.world, self.trackers = autocast, world, trackers
+
+    def __call__(self, done: StepDone) -> None:
+        if done.step % self.run.sample_every == 0 or done.step == self.run.num_steps:
+            page = self.draw()  # on all ranks: sharded weights need them all
+            if self.world.is_first:
+                path = Path(self.run.dir) / "samples" / f"step_{done.step:08d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                page.save(path)
+                self.trackers.picture(done.step, "samples", page)
+
+    def draw(self) -> Image:
+        """The sheet with the weights as they are now."""
+        rows = self._rows()
+        if self.ema:
+            with self.ema.in_place():
+                averaged = self._rows()
+            label = list(averaged)[-1]
+            rows[f"{label}, EMA"] = averaged[label]
+        return sheet(rows, self.batch["captions"])
+
+    @torch.no_grad()
+    def _rows(self) -> dict[str, Tensor]:
+        modules = list(self.recipe.trainable().values())
+        for module in modules:
+            module.eval()
+        seed_global(self.run.seed, SHEET_STEP, 0, 0)
+        with self.autocast():
+            rng = step_rng(self.run.seed, SHEET_STEP, 0, len(self.batch["captions"]))
+            rows = self.recipe.sample(self.batch, rng)
+        for module in modules:
+            module.train()
+            reshard(module)
+        return dict(rows)
+
+
+class Save:
+    """checkpoints/step_…, and weights/ with the newest networks for everybody who only wants these."""
+
+    def __init__(self, every: int, folder: Path, checkpoints: Checkpoints, state: TrainingState) -> None:
+        self.every, self.folder, self.checkpoints, self.state = every, folder, checkpoints, state
+
+    def __call__(self, done: StepDone) -> None:
+        if done.step % self.every and not done.is_last:
+            return
+        if not self.state.world.is_first:
+            self.state.write(None)
+            return
+        path = self.checkpoints.write(done.step, self.state.write)
+        for weights in (path / "weights").iterdir():
+            link(weights, self.folder / "weights" / weights.name)
+
+
+class Profile:
+    """profile/trace.json (for Perfetto or chrome://tracing) and profile/operators.txt of the first steps."""
+
+    WARM_UP_STEPS = 2
+
+    def __init__(self, steps: int, folder: Path, world: World) -> None:
+        self.steps, self.folder, self.world = steps, folder, world
+        self.seen = 0
+        self.profiler = torch.profiler.profile(record_shapes=True)
+
+    def __call__(self, done: StepDone) -> None:
+        self.seen += 1
+        if self.seen == self.WARM_UP_STEPS:
+            self.profiler.start()
+        is_recording = self.WARM_UP_STEPS < self.seen <= self.WARM_UP_STEPS + self.steps
+        if is_recording and (self.seen == self.WARM_UP_STEPS + self.steps or done.is_last):
+            self.profiler.stop()
+            if self.world.is_first:
+                self._write()
+
+    def _write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
+        by_time = f"self_{self.world.device.type}_time_total"
+        table = self.profiler.key_averages().table(sort_by=by_time, row_limit=60)
+        (self.folder / "operators.txt").write_text(table)
+
+
+def main_loss(values: Mapping[str, float]) -> float:
+    """The loss of the first player; NaN when no step was finite."""
+    return next((value for name, value in values.items() if name.split("/")[-1] == "loss"), float("nan"))

@@ -1,0 +1,119 @@
+"""The training loop: everything that a recipe does not say."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+from dataset_tools.batches import Batch
+from train.config import Config
+from train.feed import Feed, feeds
+from train.hooks import StepDone
+from train.interrupts import stop_requests
+from train.optim import learning_rate
+from train.parallel import joined
+from train.player import Player, Update, only
+from train.recipe import Metrics, Recipe
+from train.recipes import make_recipe
+from train.rng import seed_global, step_rng
+from train.session import Session, make_session
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended."""
+
+    step: int
+    loss: float  # of the first player in the last step; NaN if no step was left to take
+    skipped_steps: int  # over the run's whole life
+    interrupted: bool  # asked to end before the last step; the same command goes on
+    seconds: float
+
+
+class DivergedError(RuntimeError):
+    """Losses or gradients were not finite too many steps in a row."""
+
+
+def run(config: Config, recipe: Recipe | None = None) -> Summary:
+    """Train as the settings say, going on from the newest checkpoint in the run's folder if there is one.
+
+    recipe: in place of the one that the settings name. Raises ValueError or OSError when something that was
+    given is wrong, DivergedError when the run cannot go on.
+    """
+    recipe = recipe or make_recipe(config)
+    with joined(config.run.device) as world:
+        return train(make_session(config, recipe, world))
+
+
+def train(session: Session) -> Summary:
+    """Take the steps that are left, or as many as there is time for."""
+    run, state, world = session.config.run, session.state, session.world
+    counters, began = state.counters, time.monotonic()
+    loss, interrupted = math.nan, False
+    with stop_requests() as stop:
+        supply = feeds(state.stream, run.num_accum, world.device, run.channels_last, run.repeat_batch)
+        while counters.step < run.num_steps and not interrupted:
+            started = time.monotonic()
+            feed = next(supply)
+            metrics: list[Metrics] = []
+            updates = [update(session, player, feed, metrics) for player in state.players]
+            state.recipe.after_step(counters.step)
+            num_pictures = feed.num_pictures * world.size
+            counters.count(num_pictures, all(each.is_finite for each in updates))
+            check_finite(session, updates)
+            loss, interrupted = updates[0].loss, stop.of_any(world.size)
+            is_last = interrupted or counters.step == run.num_steps
+            seconds = time.monotonic() - started
+            done = StepDone(counters, metrics, num_pictures, seconds, feed.seconds, is_last)
+            for hook in session.hooks:
+                hook(done)
+    summary = Summary(counters.step, loss, counters.skipped_steps, interrupted, time.monotonic() - began)
+    session.close(asdict(summary))
+    return summary
+
+
+def update(session: Session, player: Player, feed: Feed, metrics: list[Metrics]) -> Update:
+    """One step of one player while the others stand still; what there is to report is added to `metrics`."""
+    run, state, step = session.config.run, session.state, session.state.counters.step
+    prefix = f"{player.name}/" if len(state.players) > 1 else ""
+
+    def report(values: Metrics) -> None:
+        metrics.append({prefix + name: value for name, value in values.items()})
+
+    def losses() -> Iterator[Tensor]:
+        for index, batch in enumerate(feed.batches):
+            loss, values = micro_loss(session, player, batch, index)
+            report(values)
+            yield loss
+
+    rate = learning_rate(player.config, step, run.num_steps)
+    with only(player, state.players):
+        done = player.update(losses(), run.num_accum, rate, run.clip_norm)
+    if state.ema and player is state.players[0]:
+        state.ema.update(step + 1)
+    report({"loss": done.loss, "gradient_norm": done.gradient_norm, "learning_rate": rate})
+    return done
+
+
+def micro_loss(session: Session, player: Player, batch: Batch, index: int) -> tuple[Tensor, Metrics]:
+    """The player's loss on micro-batch `index`, with the chance of its place in the global batch."""
+    seed, world, count = session.config.run.seed, session.world, len(batch["captions"])
+    step = session.state.counters.step
+    seed_global(seed, step, world.rank, index)
+    first = (index * world.size + world.rank) * count
+    with session.autocast():
+        return session.state.recipe.loss(player.name, batch, step_rng(seed, step, first, count))
+
+
+def check_finite(session: Session, updates: list[Update]) -> None:
+    """End a run whose steps keep being skipped. Raises DivergedError."""
+    limit, counters = session.config.run.max_nonfinite, session.state.counters
+    if counters.nonfinite_in_a_row >= limit:
+        found = ", ".join(f"loss {done.loss:g}, gradient norm {done.gradient_norm:g}" for done in updates)
+        raise DivergedError(
+            f"step {counters.step}: loss or gradient not finite in {limit} steps in a row ({found});"
+            f" the newest checkpoint in {session.config.run.dir} is from before; try a lower optim.lr,"
+            f" a longer optim.warmup_steps or run.precision=fp32"
+        )

@@ -1,0 +1,80 @@
+"""One update of one player: backward passes, averaging, the finiteness check, clipping, the optimizer."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from train import ranks
+from train.averaging import GradientAverager
+from train.config import OptimConfig
+from train.optim import make_optimizer, set_learning_rate
+from train.parallel import World, gradient_norm, local, shares_whole_weights, sync_gradients
+
+
+class Update(NamedTuple):
+    """What an update came to, the same on all ranks."""
+
+    loss: float  # mean over micro-batches and ranks
+    gradient_norm: float  # before clipping
+    is_finite: bool  # False: the weights were left as they are
+
+
+class Player:
+    """A module that learns, with its optimizer. config: with the player's own differences."""
+
+    def __init__(self, name: str, module: nn.Module, config: OptimConfig, world: World) -> None:
+        self.name, self.module, self.config, self.world = name, module, config, world
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(module, config)
+        averages = world.size > 1 and shares_whole_weights(module)
+        self.averager = GradientAverager(self.parameters) if averages else None
+
+    def update(
+        self, losses: Iterable[Tensor], num_accum: int, rate: float, clip_norm: float | None
+    ) -> Update:
+        """One step on the mean of `losses`, one per micro-batch, each computed when it is asked for."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.world.device)
+        for index, loss in enumerate(losses):
+            self._backward(loss / num_accum, is_last=index == num_accum - 1)
+            total += loss.detach() / num_accum
+        if self.averager:
+            self.averager.finish()
+        mean = ranks.total(total) / self.world.size
+        norm = gradient_norm(self.parameters).to(mean.device)
+        loss_value, norm_value = torch.stack([mean, norm]).tolist()  # the step's only wait for a GPU
+        is_finite = math.isfinite(loss_value) and math.isfinite(norm_value)
+        if is_finite:
+            self._step(rate, norm_value, clip_norm)
+        return Update(loss_value, norm_value, is_finite)
+
+    def _backward(self, loss: Tensor, is_last: bool) -> None:
+        sync_gradients(self.module, is_last)
+        if self.averager and is_last:
+            self.averager.arm()
+        if loss.requires_grad:  # not so before an adversarial start step, for one
+            loss.backward()
+
+    def _step(self, rate: float, norm: float, clip_norm: float | None) -> None:
+        gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
+        if clip_norm is not None and norm > clip_norm:
+            torch._foreach_mul_(gradients, clip_norm / norm)
+        set_learning_rate(self.optimizer, rate)
+        self.optimizer.step()
+
+
+@contextmanager
+def only(player: Player, players: Iterable[Player]) -> Iterator[None]:
+    """Freeze all other players within the context: their losses may pass through them, not move them."""
+    frozen = [p for other in players if other is not player for p in other.parameters]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)

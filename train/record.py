@@ -1,0 +1,99 @@
+"""What is stored with a run beside its results: the settings, the command, the versions."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from train.checkpoint import write_text
+from train.schema import join
+
+PACKAGES = ("torch", "torchvision", "transformers", "safetensors", "webdataset", "hydra-core", "bitsandbytes")
+
+
+class RunRecord:
+    """<run>/config.yaml (the newest settings) and <run>/run.json (every start of the run)."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder, self.settings = folder, settings
+        self.path = folder / "run.json"
+        self.starts: list[dict[str, Any]] = []
+        if self.path.exists():
+            self.starts = json.loads(self.path.read_text())["starts"]
+
+    def begin(self, step: int, world_size: int, device: str) -> None:
+        """Note that the run starts, or goes on, at `step`."""
+        self.starts.append(
+            {
+                "command": [sys.executable, *sys.orig_argv[1:]],
+                "started": _now(),
+                "step": step,
+                "processes": world_size,
+                "device": device,
+                "commit": commit(),
+                "python": platform.python_version(),
+                "versions": versions(),
+            }
+        )
+        write_text(self.folder / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False))
+        self._write()
+
+    def end(self, facts: Mapping[str, Any]) -> None:
+        """Note that this start of the run ended, and with what."""
+        self.starts[-1] |= {"ended": _now(), **facts}
+        self._write()
+
+    def changes(self) -> list[str]:
+        """The settings that differ from those of the last start, one line each."""
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            return []
+        before, now = (dict(flat(plain)) for plain in (yaml.safe_load(path.read_text()), self.settings))
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return [f"{key}: {before.get(key)} → {now.get(key)}" for key in keys]
+
+    def _write(self) -> None:
+        write_text(self.path, json.dumps({"starts": self.starts}, indent=1))
+
+
+def flat(plain: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted key, value); a list is one value."""
+    if isinstance(plain, Mapping):
+        for key, value in plain.items():
+            yield from flat(value, join(where, key))
+    else:
+        yield where, list(plain) if isinstance(plain, tuple) else plain
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that results depend on."""
+    found = {name: torch.__version__ if name == "torch" else _version(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version}
+
+
+def commit() -> str | None:
+    """The commit of this source tree, with a + if files differ from it; None outside a repository."""
+    try:
+        run = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=40"]
+        return subprocess.run(run, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

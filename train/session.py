@@ -1,0 +1,153 @@
+"""Everything of a run, made from its settings in the order in which mistakes are cheapest to find."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dataset_tools.batches import Batch
+from dataset_tools.stream import Stream
+from train.checkpoint import Checkpoints
+from train.config import Config
+from train.ema import Ema
+from train.feed import placed
+from train.hooks import Hook, Profile, Report, Save, Sheets
+from train.parallel import World, prepare
+from train.player import Player
+from train.progress import Progress
+from train.recipe import Recipe
+from train.record import RunRecord
+from train.rng import seed_global
+from train.schema import ConfigError, nearest
+from train.state import Counters, TrainingState
+from train.trackers import Trackers, make_trackers
+
+BUILD_STEP = -2  # seeds the initial weights
+
+
+@dataclass
+class Session:
+    """A run that is ready to start."""
+
+    config: Config
+    world: World
+    state: TrainingState
+    hooks: list[Hook]
+    autocast: Callable[[], AbstractContextManager]
+    progress: Progress
+    trackers: Trackers
+    record: RunRecord
+
+    def close(self, facts: Mapping[str, Any]) -> None:
+        """Note how the run ended and let the trackers write what they hold."""
+        if self.world.is_first:
+            self.record.end(facts)
+            self.trackers.close()
+            self.progress.close()
+
+
+def make_session(config: Config, recipe: Recipe, world: World) -> Session:
+    """Check, open the data, build the networks, take back the newest checkpoint.
+
+    Raises ValueError or OSError, one line, for whatever was given wrong.
+    """
+    check_together(config, recipe, world)
+    set_arithmetic(config, world)
+    stream = Stream(config.data, rank=world.rank, world_size=world.size, seed=config.run.seed)
+    sheet_batch = first_pictures(config)  # data with nothing usable end the run here
+    state = build(config, recipe, world, stream)
+    checkpoints = Checkpoints(Path(config.run.dir) / "checkpoints", config.run.keep_every)
+    if (newest := checkpoints.newest()) is not None:
+        state.read(newest)
+    settings, step = asdict(config), state.counters.step
+    progress = Progress(config.name, config.run.num_steps, step)
+    record = RunRecord(Path(config.run.dir), settings)
+    trackers = Trackers({}, progress.note)
+    if world.is_first:
+        announce(progress, record, step)
+        record.begin(step, world.size, str(world.device))
+        recipe.export(Path(config.run.dir))
+        trackers = make_trackers(config, settings, step, progress.note)
+    session = Session(
+        config, world, state, [], autocast(config.run.precision, world.device), progress, trackers, record
+    )
+    session.hooks = make_hooks(session, checkpoints, sheet_batch)
+    return session
+
+
+def check_together(config: Config, recipe: Recipe, world: World) -> None:
+    """What the settings alone cannot tell."""
+    if world.size > 1 and config.parallel.mode == "none":
+        raise ConfigError(
+            f"parallel.mode: none, but {world.size} processes were started; use parallel=ddp or parallel=fsdp"
+        )
+    for player in config.optim.players:
+        if player not in recipe.players:
+            raise ConfigError(f"optim.players.{player}: unknown player; {nearest(player, recipe.players)}")
+
+
+def set_arithmetic(config: Config, world: World) -> None:
+    """Threads on a CPU; on a GPU the tensor cores also for fp32 products, where bf16 is allowed anyway."""
+    if config.run.num_threads is not None:
+        torch.set_num_threads(config.run.num_threads)
+    if world.device.type == "cuda":
+        torch.set_float32_matmul_precision("high" if config.run.precision == "bf16" else "highest")
+
+
+def first_pictures(config: Config) -> Batch:
+    """The pictures of the sample sheets: the first of the data, the same on all ranks and at every start."""
+    data = replace(config.data, batch_size=config.run.num_samples, num_workers=0)
+    return next(iter(Stream(data, rank=0, world_size=1, seed=config.run.seed)))
+
+
+def build(config: Config, recipe: Recipe, world: World, stream: Stream) -> TrainingState:
+    """The networks, who learns, and the average, with their initial values."""
+    seed_global(config.run.seed, BUILD_STEP, 0, 0)  # the same initial weights on all ranks
+    recipe.build(world.device)
+    players = recipe.trainable()
+    learning = [
+        network
+        for network in recipe.networks().values()
+        if any(parameter.requires_grad for parameter in network.parameters())
+    ]
+    if config.run.channels_last:
+        for network in learning:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    prepare(learning, config.parallel, world)
+    for module in players.values():
+        module.train()
+    ema = Ema(players[recipe.players[0]], config.run.ema) if config.run.ema.enabled else None
+    made = [Player(name, players[name], config.optim.of(name), world) for name in recipe.players]
+    return TrainingState(recipe, made, ema, stream, Counters(), world)
+
+
+def announce(progress: Progress, record: RunRecord, step: int) -> None:
+    """Say where the run goes on, and what is not as it was."""
+    if step:
+        progress.note(f"going on after step {step}")
+        for change in record.changes():
+            progress.note(f"  changed since the last start: {change}")
+
+
+def make_hooks(session: Session, checkpoints: Checkpoints, sheet_batch: Batch) -> list[Hook]:
+    """What happens after every step, in this order."""
+    run, world, state = session.config.run, session.world, session.state
+    folder = Path(run.dir)
+    hooks: list[Hook] = [Report(run.log_every, world, session.trackers, session.progress)]
+    if run.sample_every:
+        batch = placed(sheet_batch, world.device, run.channels_last)
+        hooks.append(Sheets(run, batch, state.recipe, state.ema, session.autocast, world, session.trackers))
+    hooks.append(Save(run.save_every, folder, checkpoints, state))
+    if run.profile_steps:
+        hooks.append(Profile(run.profile_steps, folder / "profile", world))
+    return hooks
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """bf16 products with fp32 weights, or (fp32) nothing."""
+    if precision == "bf16":
+        return lambda: torch.autocast(device.type, torch.bfloat16)
+    return nullcontext
