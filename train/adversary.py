@@ -1,0 +1,78 @@
+"""VQGAN's adaptive weight: the adversary pulls at the decoder as hard as the reconstruction does.
+
+Both pulls are read off the ordinary backward pass: the reconstruction reaches the two losses as two views of
+one tensor, and what arrives at each view, carried through the last layer, is that loss's gradient of the last
+layer's weight. No extra backward passes, and no parameter is asked for its gradient, so sharding changes
+nothing. The weight measured in one step is used in the next: it is then one number for all micro-batches and
+ranks.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from train import ranks
+from train.losses import adaptive_weight, conv1x1_weight_gradient
+
+LEAST_WEIGHT = 1e-6  # never 0: the adversary's pull is measured through its weight
+
+
+class AdversaryBalance:
+    """factor: how much stronger or weaker than equal the adversary is to pull."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.adaptive = factor, LEAST_WEIGHT
+        self._pulls: list[Tensor] = []  # of this step: reconstruction's, adversary's (unweighted)
+
+    @property
+    def weight(self) -> float:
+        """What the adversarial loss is multiplied by."""
+        return self.factor * self.adaptive
+
+    def views(self, images: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The same images twice: for the reconstruction loss, and for the adversarial loss.
+
+        images: [B, 3, H, W] from features [B, C, H/2, W/2] by a 1 x 1 convolution and a pixel shuffle.
+        """
+        while len(self._pulls) < 2:
+            self._pulls.append(images.new_zeros(12, features.shape[1], dtype=torch.float32))
+        views = images.view_as(images), images.view_as(images)
+        if images.requires_grad:
+            features = features.detach().float()
+            views[0].register_hook(lambda gradient: self._measure(0, features, gradient))
+            views[1].register_hook(lambda gradient: self._measure(1, features, gradient / self.weight))
+        return views
+
+    def after_step(self) -> None:
+        """Set the weight for the next step; it stays where a pull is not finite."""
+        if self._pulls:
+            reconstruction, adversarial = ranks.mean(torch.stack(self._pulls))
+            measured = adaptive_weight(reconstruction, adversarial).item()
+            if reconstruction.isfinite().all() and adversarial.isfinite().all():
+                self.adaptive = max(measured, LEAST_WEIGHT)
+        self._pulls.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adaptive": self.adaptive}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adaptive = state["adaptive"]
+
+    def _measure(self, which: int, features: Tensor, gradient: Tensor) -> None:
+        output_gradient = F.pixel_unshuffle(gradient.float(), 2)
+        self._pulls[which] += conv1x1_weight_gradient(features, output_gradient)
+
+
+@contextmanager
+def recorded_input(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """The input of each call of `layer` within the context."""
+    inputs: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    try:
+        yield inputs
+    finally:
+        handle.remove()

@@ -1,0 +1,47 @@
+"""What a diffusion network is told about a picture, and how often it is left in the dark.
+
+Conditions are dropped so that the network also learns to work without them, which guidance needs. All chance
+comes from the step's generators: one draw per picture, so that the choice does not depend on how a batch is
+cut.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from modules import SemanticCompressor, normalise_images
+from train.pictures import resized
+from train.rng import StepRng
+
+
+def chance(rng: StepRng, probability: float) -> list[bool]:
+    """One draw per picture: True with the given probability. Always one draw, whatever the probability."""
+    return [torch.rand((), generator=generator).item() < probability for generator in rng.samples]
+
+
+def drop_captions(captions: Sequence[str], probability: float, rng: StepRng) -> list[str]:
+    """Replace captions by the empty one, which is what "no caption" means when sampling."""
+    return ["" if dropped else text for text, dropped in zip(captions, chance(rng, probability), strict=True)]
+
+
+def keep_rows(condition: Tensor, probability: float, rng: StepRng) -> Tensor:
+    """Keep each picture's condition [B, ...] with the given probability; zeros take the others' place."""
+    kept = torch.tensor(chance(rng, probability), device=condition.device)
+    return condition * kept.view(-1, *[1] * (condition.dim() - 1))
+
+
+def random_scale(low: float, high: float, rng: StepRng) -> float:
+    """A factor between low and high, the same for all pictures of the step: they share one tensor."""
+    return low + (high - low) * torch.rand((), generator=rng.shared).item()
+
+
+def scaled_to_grid(images: Tensor, scale: float, multiple: int) -> Tensor:
+    """Resize pictures [B, 3, H, W] by about `scale`, each side to the nearest multiple (at least one)."""
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in images.shape[2:])
+    return resized(images, height, width)
+
+
+def compress(compressor: SemanticCompressor, images: Tensor, scale: float) -> Tensor:
+    """Compressor latents [B, c, h, w], float32, of pictures [B, 3, H, W] in [0, 1], shrunk by `scale`."""
+    return compressor(normalise_images(scaled_to_grid(images, scale, compressor.factor))).float()

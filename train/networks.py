@@ -1,0 +1,105 @@
+"""Makes the networks that a run's `model` settings describe: those that learn, and those that only help."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+import modules
+from modules.network import plain
+from modules.weights import load_network
+from train.schema import ConfigError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass
+class NetworkSettings:
+    """One network. config: constructor keywords (with weights: only a check of what the file holds).
+
+    weights: a file, a run's folder or a folder of runs. train: whether it learns, where a recipe leaves the
+    choice. allow_random: let a network that does not learn do without weights (for tests).
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    train: bool | None = None
+    allow_random: bool = False
+
+
+def check_networks(model: Any, learning: Sequence[str]) -> None:
+    """Raise ConfigError for networks that cannot be built, or that do not learn and have no weights.
+
+    model: a recipe's dataclass of `NetworkSettings`, one field per network, None where an optional one is
+    absent. learning: names of those that learn.
+    """
+    for name, settings in vars(model).items():
+        if not isinstance(settings, NetworkSettings):
+            continue
+        if name not in learning and settings.weights is None and not settings.allow_random:
+            raise ConfigError(
+                f"model.{name}.weights: missing; this network does not learn here: name its file,"
+                " or the folder of the run that trained it"
+            )
+        if settings.config:
+            _check_keywords(name, settings.config)
+
+
+def learning_network(name: str, settings: NetworkSettings, device: torch.device) -> modules.Network:
+    """A network in train mode and float32: fresh, or from its weights (the averaged ones of a run)."""
+    return _make(name, settings, device, torch.float32).train()
+
+
+def frozen_network(
+    name: str, settings: NetworkSettings, device: torch.device, dtype: torch.dtype
+) -> modules.Network:
+    """A network in eval mode that never changes, in number format dtype."""
+    return frozen(_make(name, settings, device, dtype))
+
+
+def network_dtype(precision: str) -> torch.dtype:
+    """The number format of networks that do not learn, for a run's precision."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def frozen(network: Module) -> Module:
+    """The same network in eval mode, its parameters asking for no gradients."""
+    return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Put networks into eval mode within the context."""
+    modes = [network.training for network in networks]
+    try:
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
+
+
+def _check_keywords(name: str, config: Mapping[str, Any]) -> None:
+    try:
+        with torch.device("meta"):
+            modules.build(name, config)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"model.{name}.config: {error}") from error
+
+
+def _make(name: str, settings: NetworkSettings, device: torch.device, dtype: torch.dtype) -> modules.Network:
+    if settings.weights is None:
+        with device:
+            return modules.build(name, settings.config).to(dtype)
+    network = load_network(settings.weights, name, device=device, dtype=dtype)
+    for key, value in settings.config.items():
+        if plain(value) != network.config[key]:
+            raise ConfigError(
+                f"model.{name}.config.{key}: expected {network.config[key]!r}, as in {settings.weights},"
+                f" found {value!r}; leave it out"
+            )
+    return network

@@ -1,0 +1,29 @@
+"""What can be trained: one recipe per file, chosen by `recipe.name`."""
+
+from collections.abc import Callable
+
+from train.config import Config
+from train.recipe import Recipe
+from train.recipes.previewer import PreviewerRecipe
+from train.recipes.stage_a import StageARecipe
+from train.recipes.stage_b import StageBRecipe
+from train.recipes.stage_c import StageCRecipe
+from train.schema import ConfigError, nearest
+
+RECIPES: dict[str, Callable[[Config], Recipe]] = {
+    "stage_a": StageARecipe,
+    "stage_b": StageBRecipe,
+    "stage_c": StageCRecipe,
+    "previewer": PreviewerRecipe,
+}
+
+
+def make_recipe(config: Config) -> Recipe:
+    """The recipe that the settings name, with its own settings checked; no network is made yet.
+
+    Raises ValueError, one line, for settings that the recipe does not have or that cannot work.
+    """
+    name = config.recipe.get("name")
+    if name not in RECIPES:
+        raise ConfigError(f"recipe.name: no recipe is called {name!r}; {nearest(str(name), RECIPES)}")
+    return RECIPES[name](config)

@@ -1,0 +1,85 @@
+"""The previewer: a small decoder that learns to guess the picture from the frozen compressor's latents."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dataset_tools.batches import Batch
+from train.conditioning import compress
+from train.config import Config
+from train.losses import pixel_loss
+from train.networks import (
+    check_networks,
+    evaluating,
+    frozen_network,
+    learning_network,
+    network_dtype,
+)
+from train.pictures import pictures, psnr, resized
+from train.recipe import Metrics
+from train.recipes.settings import PreviewerModel, PreviewerSettings
+from train.rng import StepRng
+from train.schema import from_plain
+
+
+class PreviewerRecipe:
+    """One player: the previewer."""
+
+    players = ("model",)
+
+    def __init__(self, config: Config) -> None:
+        self.settings = from_plain(PreviewerSettings, config.recipe, "recipe")
+        self.model = from_plain(PreviewerModel, config.model, "model")
+        check_networks(self.model, learning=("previewer",))
+        self.dtype = network_dtype(config.run.precision)
+
+    def build(self, device: torch.device) -> None:
+        self.semantic_compressor = frozen_network(
+            "semantic_compressor", self.model.semantic_compressor, device, self.dtype
+        )
+        self.previewer = learning_network("previewer", self.model.previewer, device)
+
+    def trainable(self) -> dict[str, nn.Module]:
+        return {"model": self.previewer}
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"previewer": self.previewer}
+
+    def facts(self, name: str) -> dict[str, Any]:
+        return {}
+
+    def export(self, folder: Path) -> None:
+        """Nothing beside the weights."""
+
+    def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
+        images = pictures(batch)
+        previews = self.previewer(
+            compress(self.semantic_compressor, images, self.settings.compressor_scale)
+        ).float()
+        targets = resized(images, *previews.shape[2:])
+        loss = pixel_loss(previews, targets, self.settings.l1_weight, self.settings.l2_weight)
+        return loss, {"psnr": psnr(previews.detach(), targets)}
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
+        images = pictures(batch)
+        with evaluating(self.previewer):
+            return {
+                "original": images,
+                "previewed": self.previewer(
+                    compress(self.semantic_compressor, images, self.settings.compressor_scale)
+                )
+                .float()
+                .clamp(0, 1),
+            }
+
+    def after_step(self, step: int) -> None:
+        """Nothing is kept from one step to the next."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to take back."""

@@ -1,0 +1,130 @@
+"""Stage A: a VQGAN between pixels and latents, with a discriminator that joins in later.
+
+The generator's loss is of pixels, VGG16 features, commitment to the codebook, and the adversary's opinion
+(Esser et al. 2021, arXiv:2012.09841). Its decoder reads both quantized latents and unquantized ones, which
+Stage B will draw.
+"""
+
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dataset_tools.batches import Batch
+from train.adversary import AdversaryBalance, recorded_input
+from train.codebook import CodebookCare
+from train.conditioning import chance
+from train.config import Config
+from train.losses import hinge_discriminator_loss, hinge_generator_loss, pixel_loss
+from train.networks import check_networks, evaluating, learning_network
+from train.perceptual import PerceptualDistance
+from train.pictures import pictures, psnr
+from train.recipe import Metrics
+from train.recipes.settings import StageAModel, StageASettings
+from train.rng import StepRng
+from train.schema import from_plain
+
+
+class StageARecipe:
+    """Players: the generator (Stage A), and the discriminator, which is idle before its start step."""
+
+    players = ("generator", "discriminator")
+
+    def __init__(self, config: Config) -> None:
+        self.settings = from_plain(StageASettings, config.recipe, "recipe")
+        self.model = from_plain(StageAModel, config.model, "model")
+        check_networks(self.model, learning=("stage_a", "discriminator"))
+        self.seed = config.run.seed
+        self.step = 0
+        self.balance = AdversaryBalance(self.settings.adversarial_weight)
+        self._drawn: deque[Tensor] = deque()  # what the generator drew of this step's micro-batches
+
+    def build(self, device: torch.device) -> None:
+        settings = self.settings
+        self.stage_a = learning_network("stage_a", self.model.stage_a, device)
+        self.discriminator = learning_network("discriminator", self.model.discriminator, device)
+        codebook_size = self.stage_a.vquantizer.codebook.num_embeddings
+        self.codebook = CodebookCare(codebook_size, settings.revive_every, self.seed)
+        self.perceptual = None
+        if settings.perceptual_weight > 0:
+            files = settings.perceptual_weights, settings.perceptual_linear_weights
+            self.perceptual = PerceptualDistance(*files).to(device)
+
+    def trainable(self) -> dict[str, nn.Module]:
+        return {"generator": self.stage_a, "discriminator": self.discriminator}
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"stage_a": self.stage_a, "discriminator": self.discriminator}
+
+    def facts(self, name: str) -> dict[str, Any]:
+        return {}
+
+    def export(self, folder: Path) -> None:
+        """Nothing beside the weights."""
+
+    def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
+        images = pictures(batch)
+        if player == "generator":
+            return self._generator_loss(images, rng)
+        return self._discriminator_loss(images)
+
+    def _generator_loss(self, images: Tensor, rng: StepRng) -> tuple[Tensor, Metrics]:
+        settings = self.settings
+        quantized = torch.tensor(chance(rng, settings.quantized_share), device=images.device)
+        with recorded_input(self.stage_a.out_block[0]) as features:
+            drawn, code = self.stage_a(images, quantized)
+        self.codebook.observe(code.indices, code.unquantized * self.stage_a.scale_factor, rng, self.step)
+        metrics = {"psnr": psnr(drawn.detach(), images), **self.codebook.metrics()}
+        active = self._adversary_is_active()
+        views = self.balance.views(drawn, features[0]) if active else (drawn, drawn)
+        loss = pixel_loss(views[0], images, settings.l1_weight, settings.l2_weight)
+        if self.perceptual is not None:
+            metrics["perceptual"] = self.perceptual(views[0], images).mean()
+            loss = loss + settings.perceptual_weight * metrics["perceptual"]
+        loss = loss + code.codebook_loss + settings.commitment_weight * code.commitment_loss
+        metrics |= {"reconstruction": loss.detach(), "commitment": code.commitment_loss.detach()}
+        if active:
+            self._drawn.append(drawn.detach())
+            adversarial = hinge_generator_loss(self.discriminator(views[1]))
+            loss = loss + self.balance.weight * adversarial
+            metrics |= {"adversarial": adversarial.detach(), "adversarial_weight": self.balance.weight}
+        return loss, metrics
+
+    def _discriminator_loss(self, images: Tensor) -> tuple[Tensor, Metrics]:
+        if not self._adversary_is_active():
+            return images.new_zeros(()), {}
+        real, fake = self.discriminator(images), self.discriminator(self._drawn.popleft())
+        loss = hinge_discriminator_loss(real, fake)
+        return loss, {"logits_real": real.detach().mean(), "logits_fake": fake.detach().mean()}
+
+    def _adversary_is_active(self) -> bool:
+        return self.settings.adversarial_weight > 0 and self.step >= self.settings.adversarial_start_step
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
+        images = pictures(batch)
+        every = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        with evaluating(self.stage_a):
+            quantized, unquantized = (self.stage_a(images, mask)[0].clamp(0, 1) for mask in (every, ~every))
+        return {"original": images, "reconstructed": unquantized, "reconstructed, quantized": quantized}
+
+    def after_step(self, step: int) -> None:
+        self.codebook.after_step(step, self.stage_a.vquantizer.codebook.weight)
+        self.balance.after_step()
+        self.discriminator.update_spectral_norms()
+        self._drawn.clear()
+        self.step = step + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "codebook": self.codebook.state_dict(),
+            "balance": self.balance.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.codebook.load_state_dict(state["codebook"])
+        self.balance.load_state_dict(state["balance"])

@@ -1,0 +1,122 @@
+"""Stage B: a diffusion over Stage A latents, given compressor latents and pooled text.
+
+The semantic compressor learns along with it (or is frozen): what Stage B needs to draw the picture again is
+what the compressor learns to keep.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import gdf
+from dataset_tools.batches import Batch
+from modules.conditions import stage_b_inputs
+from train.conditioning import compress, drop_captions, keep_rows, random_scale
+from train.config import Config
+from train.encoders import FrozenText
+from train.networks import (
+    check_networks,
+    evaluating,
+    frozen_network,
+    learning_network,
+    network_dtype,
+)
+from train.objective import DiffusionObjective
+from train.pictures import pictures
+from train.recipe import Metrics
+from train.recipes.settings import StageBModel, StageBSettings
+from train.rng import StepRng
+from train.schema import from_plain
+
+
+class StageBRecipe:
+    """One player: Stage B, and the compressor unless it is frozen."""
+
+    players = ("model",)
+
+    def __init__(self, config: Config) -> None:
+        self.settings = from_plain(StageBSettings, config.recipe, "recipe")
+        self.model = from_plain(StageBModel, config.model, "model")
+        self.learning = ["stage_b"]
+        if self.model.semantic_compressor.train is not False:
+            self.learning.append("semantic_compressor")
+        check_networks(self.model, self.learning)
+        self.dtype = network_dtype(config.run.precision)
+        self.text = FrozenText(self.model.text_encoder, self.dtype)
+        self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
+
+    def build(self, device: torch.device) -> None:
+        self.stage_a = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
+        self.text.build(device)
+        self.stage_b = learning_network("stage_b", self.model.stage_b, device)
+        compressor = self.model.semantic_compressor
+        if "semantic_compressor" in self.learning:
+            self.semantic_compressor = learning_network("semantic_compressor", compressor, device)
+        else:
+            self.semantic_compressor = frozen_network("semantic_compressor", compressor, device, self.dtype)
+        self.player = nn.ModuleDict(self.networks())
+
+    def trainable(self) -> dict[str, nn.Module]:
+        return {"model": self.player}
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {name: getattr(self, name) for name in self.learning}
+
+    def facts(self, name: str) -> dict[str, Any]:
+        if name != "stage_b":
+            return {}
+        return {
+            "gdf": self.objective.spec,
+            "compressor_scale": self.settings.compressor_scale,
+            "text_encoder": self.text.fact(),
+        }
+
+    def export(self, folder: Path) -> None:
+        self.text.export(folder)
+
+    def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
+        settings, images = self.settings, pictures(batch)
+        captions = drop_captions(batch["captions"], settings.caption_dropout, rng)
+        effnet = self._compress(images, random_scale(*settings.random_scale, rng))
+        effnet = keep_rows(effnet, settings.latents_kept, rng)
+        latents, conditions = self._encode(images), self._conditions(captions, effnet)
+        return self.objective.loss(self.stage_b, latents, conditions, rng, self._noise(latents, rng))
+
+    @torch.no_grad()
+    def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
+        images = pictures(batch)
+        latents = self._encode(images)
+        with evaluating(self.stage_b, self.semantic_compressor):
+            effnet = self._compress(images)
+            conditions = self._conditions(batch["captions"], effnet)
+            unconditional = self._conditions([""] * len(images), torch.zeros_like(effnet))
+            noise = self._noise(latents, rng)
+            sheet = self.objective.sheet(self.stage_b, latents, conditions, unconditional, rng, noise)
+        rows = {label: self.stage_a.decode(row).float().clamp(0, 1) for label, row in sheet._asdict().items()}
+        return {"original": images, **rows}
+
+    def after_step(self, step: int) -> None:
+        self.objective.after_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.objective.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.objective.load_state_dict(state)
+
+    def _compress(self, images: Tensor, scale: float = 1.0) -> Tensor:
+        return compress(self.semantic_compressor, images, self.settings.compressor_scale * scale)
+
+    @torch.no_grad()
+    def _encode(self, images: Tensor) -> Tensor:
+        return self.stage_a.encode_unquantized(images).float()
+
+    def _conditions(self, captions: list[str], effnet: Tensor) -> dict[str, Tensor]:
+        return stage_b_inputs(self.text(captions), effnet)
+
+    def _noise(self, latents: Tensor, rng: StepRng) -> Tensor | None:
+        if self.settings.noise == "white":
+            return None
+        return gdf.pyramid_noise(latents.shape, rng.samples, latents.device, size_range=(1, 16))

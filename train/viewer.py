@@ -1,0 +1,72 @@
+"""Compressor latents as pictures, for Stage C's sample sheets: by the best means that the config names."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gdf
+from gdf.released import RELEASED_SPEC
+from modules.conditions import latent_size, stage_b_inputs
+from modules.encoders import TextFeatures
+from modules.weights import find_weights, read_header
+from train.networks import NetworkSettings, frozen_network
+from train.objective import SamplingSettings, draw
+from train.pictures import false_colours
+from train.rng import StepRng
+from train.schema import ConfigError
+
+# The released settings of Stage B, which decodes: few steps and hardly any guidance.
+DECODING = SamplingSettings(timesteps=10, cfg=1.1)
+
+
+class LatentViewer:
+    """The previewer's pictures; without one those of Stage B and A; without these, false colours."""
+
+    def __init__(
+        self,
+        previewer: NetworkSettings | None,
+        stage_b: NetworkSettings | None,
+        stage_a: NetworkSettings | None,
+        dtype: torch.dtype,
+    ) -> None:
+        if (stage_a is None) != (stage_b is None):
+            raise ConfigError(
+                "model: sample sheets are decoded by stage_a and stage_b together: name both or none"
+            )
+        self.settings = {"previewer": previewer} if previewer else {"stage_a": stage_a, "stage_b": stage_b}
+        self.dtype = dtype
+
+    def build(self, device: torch.device) -> None:
+        self.networks = {
+            name: frozen_network(name, settings, device, self.dtype)
+            for name, settings in self.settings.items()
+            if settings is not None
+        }
+        self.diffusion = gdf.build(_diffusion_spec(self.settings.get("stage_b")))
+
+    @torch.no_grad()
+    def __call__(
+        self, latents: Tensor, text: TextFeatures, empty: TextFeatures, compression: float, rng: StepRng
+    ) -> Tensor:
+        """latents: [B, c, h, w]; text, empty: of the captions and of none; compression: pixels per latent.
+
+        Returns pictures [B, 3, H, W] in [0, 1] of whatever size comes out.
+        """
+        if "previewer" in self.networks:
+            return self.networks["previewer"](latents).float().clamp(0, 1)
+        if "stage_b" not in self.networks:
+            return false_colours(latents)
+        stage_a, stage_b = self.networks["stage_a"], self.networks["stage_b"]
+        sides = [latent_size(round(side * compression), stage_a.factor) for side in latents.shape[2:]]
+        conditions, nothing = stage_b_inputs(text, latents), stage_b_inputs(empty, torch.zeros_like(latents))
+        shape = (len(latents), stage_b.config["c_in"], *sides)
+        decoded = draw(stage_b, self.diffusion, conditions, nothing, shape, rng, DECODING)
+        return stage_a.decode(decoded).float().clamp(0, 1)
+
+
+def _diffusion_spec(stage_b: NetworkSettings | None) -> dict[str, Any]:
+    """What the weights were trained with, as their header says; an official file has none."""
+    if stage_b is None or stage_b.weights is None:
+        return RELEASED_SPEC
+    return read_header(find_weights(stage_b.weights, "stage_b")).get("gdf", RELEASED_SPEC)
