@@ -1,0 +1,89 @@
+"""Diffusion processes from plain data: {"schedule": {"name": "CosineSchedule", "s": 0.008}, ...}."""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from gdf import loss_weights, noise_conditions, samplers, scalers, schedules, targets, train_schedules
+from gdf.diffusion import GDF
+
+_BASES: dict[str, type] = {
+    "schedule": schedules.BaseSchedule,
+    "input_scaler": scalers.BaseScaler,
+    "target": targets.BaseTarget,
+    "noise_cond": noise_conditions.BaseNoiseCond,
+    "loss_weight": loss_weights.BaseLossWeight,
+    "sampler": samplers.BaseSampler,
+}
+_MODULES = (schedules, train_schedules, scalers, targets, noise_conditions, loss_weights, samplers)
+
+
+def _classes(base: type) -> dict[str, type]:
+    found = [value for module in _MODULES for value in vars(module).values() if inspect.isclass(value)]
+    return {
+        value.__name__: value for value in found if issubclass(value, base) and not inspect.isabstract(value)
+    }
+
+
+def build(spec: Mapping[str, Any]) -> GDF:
+    """A GDF from its parts' specs: schedule, input_scaler, target, noise_cond, loss_weight, and offset_noise.
+
+    Each part is {"name": one of gdf's classes of that kind, **its keywords}; a keyword's value may be such
+    a dictionary again. Raises ValueError on a missing part, and on an unknown name or keyword (naming the
+    nearest).
+    """
+    _check_keywords("gdf", GDF, spec)
+    parts = {kind: _build(kind, f"gdf.{kind}", value) for kind, value in spec.items() if kind in _BASES}
+    return GDF(**parts, offset_noise=spec.get("offset_noise", 0.0))
+
+
+def build_schedule(spec: Mapping[str, Any]) -> schedules.BaseSchedule:
+    """A schedule from {"name": ..., **keywords}; errors as in `build`."""
+    return _build("schedule", "schedule", spec)
+
+
+def build_sampler(spec: Mapping[str, Any]) -> samplers.BaseSampler:
+    """A sampler from {"name": ..., **keywords}; errors as in `build`."""
+    return _build("sampler", "sampler", spec)
+
+
+def _build(kind: str, where: str, spec: Any) -> Any:
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        raise ValueError(f"{where}: expected {{name: ..., keywords}}, found {spec!r}")
+    classes = _classes(_BASES[kind])
+    if spec["name"] not in classes:
+        raise ValueError(
+            f"{where}.name: no {kind} is called {spec['name']!r}; {_nearest(spec['name'], classes)}"
+        )
+    keywords = {key: value for key, value in spec.items() if key != "name"}
+    _check_keywords(where, classes[spec["name"]], keywords)
+    return classes[spec["name"]](
+        **{key: _value(kind, f"{where}.{key}", value) for key, value in keywords.items()}
+    )
+
+
+def _value(kind: str, where: str, value: Any) -> Any:
+    """A keyword's value; a spec, or a list of specs, is built as a part of the same kind."""
+    if isinstance(value, Mapping):
+        return _build(kind, where, value)
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+        return [_build(kind, f"{where}[{i}]", item) for i, item in enumerate(value)]
+    return value
+
+
+def _check_keywords(where: str, function: type, given: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(function).parameters
+    for key in given:
+        if key not in parameters:
+            raise ValueError(
+                f"{where}.{key}: {function.__name__} has no such keyword; {_nearest(key, parameters)}"
+            )
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise ValueError(f"{where}.{name}: missing, {function.__name__} needs it")
+
+
+def _nearest(name: object, valid: Mapping[str, Any]) -> str:
+    close = get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid) or 'none'}"

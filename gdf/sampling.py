@@ -1,0 +1,111 @@
+"""The sampling loop: from noise, step by step, to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gdf.guidance import Guidance, with_unconditional
+from gdf.samplers import BaseSampler, Estimate, Step
+
+if TYPE_CHECKING:
+    from gdf.diffusion import GDF
+
+_GUIDANCE = ("cfg", "cfg_t_stop", "cfg_t_start", "cfg_rho")
+_RUNNING = ("x", "model_inputs", "unconditional_inputs", "sampler", "sampler_params")
+
+
+class Sampled(NamedTuple):
+    """One step's results, all [B, ...]: the estimate of x0, x after the step, and the (guided) prediction."""
+
+    x0: Tensor
+    x: Tensor
+    pred: Tensor
+
+
+@dataclass
+class SamplingRun:
+    """One trajectory and the values that the caller may change while it runs."""
+
+    gdf: GDF
+    model: Callable[..., Tensor]
+    model_inputs: Mapping[str, Any]
+    unconditional_inputs: Mapping[str, Any] | None
+    x: Tensor  # [B, ...]
+    times: Sequence[float]
+    logSNR: Tensor  # [steps + 1, B]
+    sampler: BaseSampler
+    sampler_params: Mapping[str, Any]
+    guidance: Guidance
+    randn: Callable[[], Tensor]
+    dtype: torch.dtype
+    _doubled: dict[str, Any] | None = field(default=None, init=False)
+
+    def steps(self) -> Generator[Sampled, Mapping[str, Any] | None, None]:
+        """Yield every step's results and take what the caller sends back into the next."""
+        previous = None
+        for index in range(len(self.times) - 1):
+            now, pred = self.estimate(self.x, index)
+            self.x = self.active_sampler().step(
+                Step(
+                    now=now,
+                    next_logSNR=self.logSNR[index + 1],
+                    previous=previous,
+                    is_last=index == len(self.times) - 2,
+                    scaler=self.gdf.input_scaler,
+                    randn=self.randn,
+                    estimate_next=lambda x, following=index + 1: self.estimate(x, following)[0],
+                )
+            )
+            previous = now
+            changes = yield Sampled(now.x0, self.x, pred)
+            self.change(changes or {})
+
+    def active_sampler(self) -> BaseSampler:
+        """The sampler with the options of sampler_params in place of its own."""
+        unknown = sorted(set(self.sampler_params) - set(vars(self.sampler)))
+        if unknown:
+            options = ", ".join(vars(self.sampler)) or "none"
+            raise ValueError(
+                f"sampler_params: {type(self.sampler).__name__} has no {unknown[0]!r} (it has {options})"
+            )
+        return type(self.sampler)(**{**vars(self.sampler), **self.sampler_params})
+
+    def estimate(self, x: Tensor, index: int) -> tuple[Estimate, Tensor]:
+        """What the model says of x at the log-SNR of the given step, and the (guided) prediction itself."""
+        pred = self.predict(x.to(self.dtype), self.gdf.noise_cond(self.logSNR[index]), self.times[index]).to(
+            x
+        )
+        return Estimate(self.logSNR[index], *self.gdf.undiffuse(x, self.logSNR[index], pred)), pred
+
+    def predict(self, x: Tensor, noise_cond: Tensor, t: float) -> Tensor:
+        scale = self.guidance.scale(t)
+        if scale is None:
+            return self.model(x, noise_cond, **self.model_inputs)
+        if self._doubled is None:
+            self._doubled = with_unconditional(self.model_inputs, self.unconditional_inputs)
+        both = self.model(torch.cat([x, x]), torch.cat([noise_cond, noise_cond]), **self._doubled)
+        conditional, unconditional = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)
+        return self.guidance.combine(conditional, unconditional, scale)
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Set running values. Raises ValueError on a name that is none of them."""
+        for name, value in changes.items():
+            if name in _GUIDANCE:
+                setattr(self.guidance, name, value)
+            elif name in _RUNNING:
+                setattr(self, name, value)
+            else:
+                nearest = get_close_matches(name, _GUIDANCE + _RUNNING, n=1) or [
+                    ", ".join(_GUIDANCE + _RUNNING)
+                ]
+                raise ValueError(
+                    f"sample: {name!r} cannot be changed between steps; did you mean {nearest[0]}?"
+                )
+        if "model_inputs" in changes or "unconditional_inputs" in changes:
+            self._doubled = None
