@@ -49,16 +49,16 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert to RGB through the embedded colour profile, or plainly where there is none that fits."""
     if image.mode in ("P", "PA", "1"):
         image = image.convert("RGB")
-    if image.mode == "LAB":
-        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _SRGB, "LAB", "RGB")
-    else:
-        transform = _transform(profile, image.mode) if profile else None
+    if image.mode == "LAB":  # which Pillow alone cannot convert
+        profile = _LAB
+    transform = _transform(profile, image.mode) if profile else None
     converted = ImageCms.applyTransform(image, transform) if transform else image.convert("RGB")
     assert converted is not None  # None only when applied in place
     return converted
 
 
 _SRGB = ImageCms.createProfile("sRGB")
+_LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
 @lru_cache(maxsize=64)

@@ -34,7 +34,7 @@ class Sample(NamedTuple):
     facts: dict[str, Any]
     """The `.json` member; empty when there is none."""
     shard: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     """Position in the shard, broken samples counted."""
     image_offset: int
     """Where the picture begins in the (uncompressed) tar, in bytes."""
@@ -190,7 +190,7 @@ def _entries(file: BinaryIO, with_pictures: bool) -> Iterator[_Entry]:
         with _Archive.open(fileobj=file, mode=mode, ignore_zeros=True, bufsize=1 << 20) as archive:
             assert isinstance(archive, _Archive)
             while (member := archive.next()) is not None:
-                archive.members.clear()  # tarfile would keep every header
+                archive.members = []  # tarfile would keep every header
                 if unread := _key_and_ext(member):
                     damage = archive.take_problem()
                     wanted = with_pictures or not _is_picture(unread[1])
@@ -248,6 +248,7 @@ class _Archive(tarfile.TarFile):
     """A tar file that remembers damage. With `ignore_zeros` it goes on at the next sound header."""
 
     tarinfo = _Header
+    members: list[tarfile.TarInfo]
     saw_end = False
     problem = ""
 

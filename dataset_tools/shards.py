@@ -86,7 +86,7 @@ class Shard:
         return ShardInfo(
             name=self._path.name,
             samples=self._samples,
-            bytes=self._file.size,
+            bytes=self._path.stat().st_size,
             sha256=self._file.sha256.hexdigest(),
             sizes=dict(sorted(self._sizes.items())),
         )
@@ -182,20 +182,19 @@ def _tar_size(content_bytes: int) -> int:
     return -(-(content_bytes + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-class _HashingFile:
-    """A file for writing that knows its size and checksum."""
+class _HashingFile(io.BufferedWriter):
+    """A file for writing that knows the checksum of what went through it."""
 
     def __init__(self, path: Path):
-        self._file = open(path, "wb")  # noqa: SIM115
-        self.size = 0
+        super().__init__(io.FileIO(path, "wb"))
         self.sha256 = hashlib.sha256()
 
-    def write(self, data: bytes) -> int:
-        self.size += len(data)
+    def write(self, data: Any) -> int:
         self.sha256.update(data)
-        return self._file.write(data)
+        return super().write(data)
 
     def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())  # the name must not reach the disk before the content
-        self._file.close()
+        if not self.closed:
+            self.flush()
+            os.fsync(self.fileno())  # the name must not reach the disk before the content
+        super().close()

@@ -1,0 +1,167 @@
+"""What a folder of pictures holds: the pictures with their captions, and why the other files are left out."""
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataset_tools.captions import Table, find_tables, name_key, read_table, read_text_caption
+from dataset_tools.images import SUFFIXES
+from dataset_tools.records import MAX_MEMBER_BYTES
+
+OWN_FACTS = ("width_px", "height_px", "source")
+"""Names in a sample's json that `pack` fills; columns of a table that are called so are left out."""
+
+
+class Entry(NamedTuple):
+    """One picture file to be packed."""
+
+    path: Path
+    source: str
+    """Name relative to the folder, posix, printable."""
+    num_bytes: int
+    mtime_ns: int
+    caption: str | None
+    facts: dict[str, Any]
+
+
+class LeftOut(NamedTuple):
+    """A file that is not packed."""
+
+    file: str
+    reason: str
+
+
+class Scan(NamedTuple):
+    """All of a folder, in the order of the names."""
+
+    entries: list[Entry]
+    left_out: list[LeftOut]
+
+
+def scan(root: Path, out: Path, captions: Path | None = None) -> Scan:
+    """Find the pictures below a folder, following links but no loops, and the captions that belong to them.
+
+    out: a folder to pass over. captions: the table to use instead of those found.
+    Raises FileNotFoundError or NotADirectoryError for the folder, ValueError for an unusable table.
+    """
+    if not root.exists():
+        raise FileNotFoundError(f"{root}: no such folder")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root}: expected a folder of pictures, found a file")
+    left_out: list[LeftOut] = []
+    names = sorted(_walk(root, out, left_out))
+    tables = [] if captions else find_tables(names)
+    table = _merged_table(root, tables, captions, left_out)
+    texts = _text_files(names)
+    used = set(tables)
+    entries = []
+    for name in names:
+        if Path(name).suffix.lower() not in SUFFIXES:
+            continue
+        text = texts.get(posixpath.splitext(name)[0])
+        used.update([name] + ([text] if text else []))
+        try:
+            entries.append(_entry(root, name, text, table))
+        except (OSError, ValueError) as error:
+            left_out.append(LeftOut(_printable(name), str(error)))
+    left_out += [LeftOut(_printable(name), _no_picture(name)) for name in names if name not in used]
+    absent = table.rows.keys() - {name_key(name) for name in names}
+    left_out += [LeftOut(key, f"{table.rows[key].place} names it; not found") for key in absent]
+    return Scan(entries, sorted(left_out))
+
+
+def _walk(root: Path, out: Path, left_out: list[LeftOut]) -> Iterator[str]:
+    """Yield the names of the files below a folder, relative and posix; note what is not entered."""
+    seen = {_identity(root)}
+    skipped = _identity(out) if out.is_dir() else None
+
+    def unreadable(error: OSError) -> None:
+        left_out.append(LeftOut(_relative(root, error.filename), f"cannot be listed: {error.strerror}"))
+
+    for folder, subfolders, files in os.walk(root, onerror=unreadable, followlinks=True):
+        enter = []
+        for name in sorted(subfolders):
+            path = Path(folder, name)
+            identity = _identity(path)
+            if name.startswith("."):
+                left_out.append(LeftOut(_relative(root, path), "hidden folder"))
+            elif identity in seen:
+                left_out.append(LeftOut(_relative(root, path), "link to a folder that is read anyway"))
+            elif identity != skipped:
+                seen.add(identity)
+                enter.append(name)
+        subfolders[:] = enter
+        for name in files:
+            if name.startswith("."):
+                left_out.append(LeftOut(_relative(root, Path(folder, name)), "hidden file"))
+            else:
+                yield Path(folder, name).relative_to(root).as_posix()
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _relative(root: Path, path: str | Path) -> str:
+    return _printable(Path(path).relative_to(root).as_posix())
+
+
+def _printable(name: str) -> str:
+    """Make text of a file name, which may hold bytes that are no UTF-8."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _merged_table(root: Path, tables: list[str], captions: Path | None, left_out: list[LeftOut]) -> Table:
+    """Read the caption tables into one."""
+    sources = [(root / name, posixpath.dirname(name)) for name in tables]
+    if captions:
+        if not captions.is_file():
+            raise FileNotFoundError(f"--captions {captions}: no such file")
+        sources = [(captions, "")]
+    merged = Table({}, [])
+    for path, folder in sources:
+        rows, repeated = read_table(path, folder)
+        merged.rows.update(rows)
+        left_out += [LeftOut(key, reason) for key, reason in repeated]
+    return merged
+
+
+def _text_files(names: list[str]) -> dict[str, str]:
+    """Return the caption file of each name without ending; the first when .txt and .TXT are both there."""
+    texts: dict[str, str] = {}
+    for name in names:
+        stem, suffix = posixpath.splitext(name)
+        if suffix.lower() == ".txt":
+            texts.setdefault(stem, name)
+    return texts
+
+
+def _entry(root: Path, name: str, text: str | None, table: Table) -> Entry:
+    """Describe a picture file; its text file goes before the table. Raises OSError or ValueError."""
+    path = root / name
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise ValueError("link to nothing") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("no regular file")
+    if status.st_size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{status.st_size} bytes are more than the {MAX_MEMBER_BYTES} of a shard's member")
+    row = table.rows.get(name_key(name))
+    caption = read_text_caption(root / text) if text else row.caption if row else None
+    facts = {key: value for key, value in row.facts.items() if key not in OWN_FACTS} if row else {}
+    return Entry(path, _printable(name), status.st_size, status.st_mtime_ns, caption, facts)
+
+
+def _no_picture(name: str) -> str:
+    """Say why a file that is no picture and belongs to none is left out."""
+    suffix = Path(name).suffix.lower()
+    if suffix == ".txt":
+        return "text without a picture of its name"
+    if suffix in (".eps", ".ps"):
+        return "PostScript is a program, and is not run"
+    return f"no picture that can be read (ending {suffix or 'missing'})"
