@@ -110,6 +110,18 @@ def reshard(network: nn.Module) -> None:
             module.reshard()
 
 
+@contextmanager
+def whole_weights(network: nn.Module) -> Iterator[None]:
+    """A sharded network's parameters are whole within the context, to be read; what is written is lost."""
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.unshard()
+    try:
+        yield
+    finally:
+        reshard(network)
+
+
 def local(tensor: Tensor) -> Tensor:
     """This rank's shard of a sharded tensor (sharing its memory); any other tensor as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

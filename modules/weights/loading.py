@@ -48,9 +48,11 @@ def load_network(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     ema: bool = True,
+    changes: Mapping[str, Any] | None = None,
 ) -> Network:
     """Build network `name` as its file says and fill it; `path` and `ema` as in `find_weights`.
 
+    changes: constructor keywords in the place of the file's (dropout, say); the weights must still fit.
     The weights exist once: the network is built without storage and takes the tensors as they are read.
     dtype: number format of the floating weights (default: the file's). ValueError, one line, when the file
     holds another network, or lacks tensors, or has too many, or of wrong shapes.
@@ -60,7 +62,7 @@ def load_network(
     if found != name:
         raise ValueError(f"{file}: expected the network {name}, found {found}")
     with torch.device("meta"):
-        network = build(name, config)
+        network = build(name, {**config, **(changes or {})})
     tensors = read_tensors(file, device=device, dtype=dtype)
     check_tensors(file, network.state_dict(), tensors)
     network.load_state_dict(tensors, strict=True, assign=True)
