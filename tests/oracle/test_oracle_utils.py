@@ -1,0 +1,32 @@
+"""Sizes and learning rates against the recorded numbers of the published implementation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modules.conditions import latent_size
+from tests.oracle.network_cases import FOLDER
+
+pytestmark = pytest.mark.oracle
+
+STAGE_C_COMPRESSION = 42.67  # as the published code rounds 1024 / 24
+STAGE_B_COMPRESSION = 4
+
+
+def recorded(section: str) -> list[Any]:
+    """The entries of a section, from whichever files have it."""
+    contents = [json.loads(path.read_text()) for path in sorted(Path(FOLDER).glob("*.json"))]
+    return [entry for data in contents if section in data for entry in data[section]]
+
+
+def test_there_are_recorded_cases() -> None:
+    assert recorded("latent_sizes")
+
+
+@pytest.mark.parametrize("row", recorded("latent_sizes"), ids=lambda row: f"{row['height']}x{row['width']}")
+def test_latent_sizes(row: dict[str, Any]) -> None:
+    sides = row["height"], row["width"]
+    assert row["stage_c"][2:] == [latent_size(side, STAGE_C_COMPRESSION) for side in sides]
+    assert row["stage_b"][2:] == [latent_size(side, STAGE_B_COMPRESSION) for side in sides]
