@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modules.network import Network
 from modules.registry import build
+from modules.weights import imagenet
 from modules.weights.files import read_header, read_shapes, read_tensors
 from modules.weights.official import recognise
 
@@ -61,6 +62,8 @@ def load_network(
     found, config = describe(file)
     if found != name:
         raise ValueError(f"{file}: expected the network {name}, found {found}")
+    if file.suffix == imagenet.ENDING:
+        return imagenet.compressor_from_imagenet(file, changes or {}).to(device, dtype)
     with torch.device("meta"):
         network = build(name, {**config, **(changes or {})})
     tensors = read_tensors(file, device=device, dtype=dtype)
@@ -71,6 +74,8 @@ def load_network(
 
 def describe(file: str | Path) -> tuple[str, dict[str, Any]]:
     """Name and config of the network in a file: from its header, or recognised in an official file."""
+    if Path(file).suffix == imagenet.ENDING:
+        return "semantic_compressor", {}
     header = read_header(file)
     if header:
         return header["network"], header["config"]
