@@ -18,8 +18,8 @@ REACH_PX = 8.0  # a shape further than this from every named place has no place
 def read(image: Image.Image | np.ndarray) -> dict[str, str | None]:
     """Name what a picture shows; an attribute that cannot be told is None.
 
-    image: PIL image of any size, or [H, W, 3] uint8. The colour is that of the pixels which differ most from the
-    background; shape, size and place come from the template that explains the coloured area best.
+    image: PIL image of any size, or [H, W, 3] uint8. The colour is that of the pixels which differ most from
+    the background; shape, size and place come from the template that explains the coloured area best.
     Returns {"colour", "shape", "size", "place", "background"}.
     """
     pixels = _pixels(image)

@@ -1,0 +1,153 @@
+"""One page about a folder of runs: what was drawn, how right it is, and how the training went.
+
+python -m scripts.report outputs/demo
+
+Reads what the runs and `scripts.evaluate` left there; writes report.html, which needs no other file.
+"""
+
+import argparse
+import base64
+import csv
+import html
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from dataset_tools.shards import write_whole
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+img { max-width: 100%; height: auto; image-rendering: auto; border-radius: 4px }
+table { border-collapse: collapse } td, th { padding: .25rem .9rem .25rem 0; text-align: left }
+td + td { text-align: right; font-variant-numeric: tabular-nums } h2 { margin-top: 2.5rem }
+figure { margin: 1rem 0 } figcaption { color: #666; font-size: .9rem }
+"""
+SMOOTHING = 0.8  # of the drawn loss curve: weight of what came before
+
+
+def read_losses(path: Path) -> tuple[list[int], list[float]]:
+    """Steps and losses of a metrics.csv; rows without a loss are passed over."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("loss")]
+    return [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows]
+
+
+def smooth(values: list[float]) -> list[float]:
+    """Exponential moving average."""
+    result: list[float] = []
+    for value in values:
+        result.append(SMOOTHING * result[-1] + (1 - SMOOTHING) * value if result else value)
+    return result
+
+
+def loss_plot(runs: list[Path]) -> bytes:
+    """A PNG with the loss curve of every run, side by side."""
+    figure, axes = plt.subplots(
+        1, len(runs), figsize=(3.4 * len(runs), 2.8), squeeze=False, layout="constrained"
+    )
+    for axis, run in zip(axes[0], runs, strict=True):
+        steps, losses = read_losses(run / "metrics.csv")
+        axis.plot(steps, losses, color="#bbb", linewidth=0.8)
+        axis.plot(steps, smooth(losses), color="#2a5bd7")
+        axis.set(title=run.name.replace("_", " "), xlabel="step", yscale="log")
+    axes[0][0].set_ylabel("loss")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def picture(png: bytes, caption: str) -> str:
+    """An HTML figure with the picture inside it."""
+    data = base64.b64encode(png).decode()
+    note = html.escape(caption)
+    image = f'<img alt="{note}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{note}</figcaption></figure>"
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    cells = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows
+    )
+    return f"<table>{cells}</table>"
+
+
+def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """The report's figures in words."""
+    rows = []
+    if prompts := report.get("prompts"):
+        for name, share in prompts["accuracy"].items():
+            rows.append(
+                (f"{name.replace('_', ' ')} right, {prompts['num_pictures']} prompts", f"{share:.1%}")
+            )
+    if scores := report.get("reconstruction"):
+        for name, path in (("stage_a", "Stage A alone"), ("cascade", "compressor, B, A")):
+            rows.append((f"reconstruction through {path}", f"{scores[name]['psnr']:.1f} dB"))
+    return rows
+
+
+def sections(folder: Path) -> list[str]:
+    """The page's parts, of whatever the folder holds."""
+    parts = []
+    report = json.loads(path.read_text()) if (path := folder / "report.json").is_file() else {}
+    if (path := folder / "samples.png").is_file():
+        parts += [
+            "<h2>Drawn from prompts never seen in training</h2>",
+            picture(path.read_bytes(), "Prompt under each picture"),
+        ]
+    if rows := headline(report):
+        parts += ["<h2>How right</h2>", table(rows)]
+    if (path := folder / "reconstructions.png").is_file():
+        parts += [
+            "<h2>Reconstructions of held-out pictures</h2>",
+            picture(path.read_bytes(), "Original, through Stage A, through the whole chain"),
+        ]
+    runs = sorted(
+        (path.parent for path in folder.glob("*/metrics.csv")),
+        key=lambda run: (run / "run.json").stat().st_mtime,
+    )
+    if runs:
+        parts += [
+            "<h2>Training</h2>",
+            picture(loss_plot(runs), "Loss by step (grey: as reported, blue: smoothed)"),
+        ]
+    for run in runs:
+        if sheets := sorted((run / "samples").glob("*.png")):
+            parts.append(
+                picture(sheets[-1].read_bytes(), f"{run.name}: last sample sheet ({sheets[-1].stem})")
+            )
+    if (path := folder / "timings.json").is_file():
+        timings = json.loads(path.read_text())
+        parts += ["<h2>Time</h2>", table([(name, f"{seconds:.0f} s") for name, seconds in timings.items()])]
+    return parts
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.report", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("folder", type=Path, help="folder of runs")
+    folder = parser.parse_args(arguments).folder
+    parts = sections(folder) if folder.is_dir() else []
+    if not parts:
+        print(f"error: {folder} holds no runs and no report to write about", file=sys.stderr)
+        return 2
+    body = "\n".join(parts)
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(folder.name)}</title>'
+    write_whole(
+        folder / "report.html",
+        f"{page}<style>{STYLE}</style><h1>Kaskade: {html.escape(folder.name)}</h1>{body}</html>\n",
+    )
+    print(folder / "report.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
