@@ -1,0 +1,22 @@
+"""Pictures out: the cascade of stages, the tasks it does, and pictures that know how they were made."""
+
+from inference.pictures import Picture, open_picture, write_picture
+from inference.pipeline import Cascade
+from inference.progress import Step
+from inference.settings import Request, StageBSettings, StageCSettings, Weights
+from inference.sheets import contact_sheet
+from inference.tasks import TASKS
+
+__all__ = [
+    "TASKS",
+    "Cascade",
+    "Picture",
+    "Request",
+    "StageBSettings",
+    "StageCSettings",
+    "Step",
+    "Weights",
+    "contact_sheet",
+    "open_picture",
+    "write_picture",
+]

@@ -1,0 +1,90 @@
+"""`python -m inference prompt="a red circle" run=outputs/demo`: Hydra composes the settings."""
+
+import os
+
+# Hydra hands errors on instead of printing them; `main` says them in one line.
+os.environ["HYDRA_FULL_ERROR"] = "1"
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from inference.command import carry_out
+from inference.config import Config
+from inference.schema import from_dict
+
+CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
+TEXT_KEYS = ("prompt", "negative_prompt")
+FAILURE, MISTAKE = 1, 2  # exit status
+USAGE = """\
+python -m inference prompt="a red circle" run=outputs/demo [KEY=VALUE ...]
+python -m inference recreate=outputs/pictures/a-red-circle_5.png
+python -m inference --multirun stage_c.guidance=2,4,8 prompt=... run=...
+
+The settings and their defaults:
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit status. A mistake in the settings is one line and status 2."""
+    if {"--help", "-h"} & set(arguments):
+        print(USAGE + CONFIG_FILE.read_text(encoding="utf-8").partition("\nhydra:")[0])
+        return 0
+    statuses: list[int] = []  # of the jobs: several with --multirun, none with --cfg
+
+    def job(settings: DictConfig) -> None:
+        statuses.append(attempt(settings))
+
+    # Stored by itself, not found in its folder: the groups of training lie there, and run= would choose one.
+    ConfigStore.instance().store("inference", OmegaConf.load(CONFIG_FILE))
+    sys.argv[1:] = [settable(argument) for argument in arguments]
+    try:
+        hydra.main(version_base="1.3", config_path=None, config_name="inference")(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        return say(error, MISTAKE)
+    return max(statuses, default=0)
+
+
+def attempt(settings: DictConfig) -> int:
+    """Make the pictures that the settings ask for; returns the exit status."""
+    try:
+        carry_out(from_dict(Config, OmegaConf.to_container(settings, resolve=True)))  # type: ignore[arg-type]
+    except torch.OutOfMemoryError:
+        return say("out of memory; try offload=true, a smaller batch_size or a smaller picture", FAILURE)
+    except (ValueError, OSError, OmegaConfBaseException) as error:
+        return say(error, MISTAKE)
+    return 0
+
+
+def settable(argument: str) -> str:
+    """An override that Hydra takes in any case: for a wrong key, from_dict has the better words.
+
+    A prompt is quoted, so that commas, brackets and quotes in it are no syntax; one that is quoted already,
+    or a list, is left as it is.
+    """
+    match = re.fullmatch(r"\+{0,2}([A-Za-z_][\w.]*)=(.*)", argument, flags=re.DOTALL)
+    if not match or match[1].startswith("hydra."):
+        return argument
+    key, value = match.groups()
+    if key in TEXT_KEYS and value[:1] not in ("'", '"', "["):
+        value = re.sub(r"\\+$", lambda tail: 2 * tail[0], value)  # else it would escape the closing quote
+        value = "'" + value.replace("'", "\\'").replace("${", "\\${") + "'"
+    return f"++{key}={value}"
+
+
+def say(problem: object, status: int) -> int:
+    """Print a problem as one line; returns the status."""
+    print("error:", " ".join(str(problem).split()), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,86 @@
+"""The settings of `python -m inference`, checked before anything is loaded."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from inference.settings import Request, StageBSettings, StageCSettings, Weights
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything the command line can set; configs/inference.yaml explains each entry."""
+
+    task: str = "text_to_image"
+    prompt: str | list[str] = ""
+    prompts_file: str | None = None
+    negative_prompt: str = ""
+    image: str | list[str] | None = None
+    strength: float = 0.6
+    num_images: int = 1
+    seed: int | list[int] | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    batch_size: int = 4
+    stage_c: StageCSettings = field(default_factory=StageCSettings)
+    stage_b: StageBSettings = field(default_factory=StageBSettings)
+    recreate: str | None = None
+    run: str | None = None
+    weights: Weights = field(default_factory=Weights)
+    ema: bool = True
+    device: str = "auto"
+    dtype: str | None = None
+    offload: bool = False
+    output: str = "outputs/pictures"
+    sheet: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_images", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1; found {getattr(self, name)}")
+
+
+def read_prompts(config: Config) -> list[str]:
+    """The prompts of the command line, or of the file with one prompt per line (empty lines left out)."""
+    if config.prompts_file is None:
+        return [config.prompt] if isinstance(config.prompt, str) else config.prompt
+    if config.prompt:
+        raise ValueError("prompts_file: give either prompt or prompts_file, not both")
+    path = Path(config.prompts_file)
+    if not path.is_file():
+        raise FileNotFoundError(f"prompts_file: {path} does not exist")
+    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise ValueError(f"prompts_file: {path} holds no prompt; expected one per line")
+    return prompts
+
+
+def plan(config: Config, random_seed: int) -> list[Request]:
+    """The pictures that the settings ask for: every prompt (and image) with every seed.
+
+    random_seed: where to start when no seed is given. A single seed counts up to num_images seeds.
+    """
+    if isinstance(config.seed, list):
+        if config.num_images not in (1, len(config.seed)):
+            raise ValueError(
+                f"num_images: {config.num_images}, but {len(config.seed)} seeds are given; leave it out"
+            )
+        seeds = config.seed
+    else:
+        first = random_seed if config.seed is None else config.seed
+        seeds = [first + i for i in range(config.num_images)]
+    shared = {
+        f.name: getattr(config, f.name) for f in fields(Request) if f.name not in ("prompt", "seed", "image")
+    }
+    images = config.image if isinstance(config.image, list) else [config.image]
+    return [
+        Request(prompt=prompt, image=image, seed=seed, **shared)
+        for prompt in read_prompts(config)
+        for image in images
+        for seed in seeds
+    ]
+
+
+def changed_keys(config: Config) -> list[str]:
+    """Names of the top-level settings that are not at their defaults."""
+    default = asdict(Config())
+    return [key for key, value in asdict(config).items() if value != default[key]]

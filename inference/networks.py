@@ -1,0 +1,160 @@
+"""The networks of a cascade: found before anything is built, loaded at first use, moved to their device."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, Weights, one_of
+from modules.encoders import ImageEncoder, TextEncoder
+from modules.weights import describe, find_weights, load_network, read_header
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SAMPLED_BLOCKS, BLOCK_BYTES = 64, 65536
+
+
+class Networks:
+    """The files of one cascade and what is loaded of them.
+
+    run: a folder of runs, or one run. weights: single files that take the place of what run holds. ema: take
+    averaged weights where there are any. device: where networks compute. dtype: "fp32" or "bf16". offload:
+    keep them on the CPU and move each to the device while it is in use.
+    """
+
+    def __init__(
+        self, run: str | None, weights: Weights, *, ema: bool, device: torch.device, dtype: str, offload: bool
+    ) -> None:
+        one_of(dtype, DTYPES, "dtype")
+        if run is not None and not Path(run).is_dir():
+            raise FileNotFoundError(f"run: the folder {run} does not exist")
+        self.run, self.weights, self.ema = run, weights, ema
+        self.device, self.dtype_name, self.offload = device, dtype, offload
+        self._paths: dict[str, Path] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._fingerprints: dict[str, str] = {}
+        self._loaded: dict[tuple[str, str], nn.Module] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format that weights are held in."""
+        return DTYPES[self.dtype_name]
+
+    def path(self, name: str) -> Path:
+        """The file of a network. Raises FileNotFoundError when it is nowhere to be found."""
+        if name not in self._paths:
+            source = self.weights.given().get(name, self.run)
+            if source is None:
+                raise FileNotFoundError(
+                    f"{name}: no weights given; set run=<folder of runs> or weights.{name}=<file>"
+                )
+            self._paths[name] = find_weights(source, name, ema=self.ema)
+        return self._paths[name]
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """What the file's header says of the network; for an official file, what was released with it."""
+        if name not in self._facts:
+            path = self.path(name)
+            found, _ = describe(path)
+            if found != name:
+                raise ValueError(f"{name}: {path} holds the network {found}")
+            self._facts[name] = read_header(path) or RELEASED_FACTS.get(name, {})
+        return self._facts[name]
+
+    def encoder_source(self, encoder: str, stage: str) -> str:
+        """Folder or hub name of an encoder: the one given, or the one the stage was trained with.
+
+        Raises FileNotFoundError when neither is known.
+        """
+        fact = self.weights.given().get(encoder) or self.facts(stage).get(encoder)
+        source = fact.get("source") if isinstance(fact, dict) else fact
+        if source is None:
+            raise FileNotFoundError(
+                f"{encoder}: {self.path(stage)} names none; set weights.{encoder}=<folder or hub name> "
+                f"(the released models use {RELEASED_ENCODERS[encoder]})"
+            )
+        beside = (
+            self.path(stage).parent.parent / source
+        )  # the run's own folder holds encoders made from a config
+        return str(beside if beside.is_dir() else source)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise FileNotFoundError unless all of these networks and encoders are known."""
+        for name in names:
+            if name in RELEASED_ENCODERS:
+                self.encoder_source(name, "stage_c")
+            else:
+                self.facts(name)
+
+    def peek(self, name: str) -> Any:
+        """A network where it lies, to look at its structure."""
+        return self._get(name, str(self.path(name)))
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[Any]:
+        """Lend a network, on the device."""
+        with self._lend(name, str(self.path(name))) as network:
+            yield network
+
+    @contextmanager
+    def use_encoder(self, encoder: str, stage: str) -> Iterator[Any]:
+        """Lend a stage's text or image encoder; two stages whose encoders have one source share it."""
+        with self._lend(encoder, self.encoder_source(encoder, stage)) as network:
+            yield network
+
+    @contextmanager
+    def _lend(self, name: str, source: str) -> Iterator[nn.Module]:
+        network = self._get(name, source).to(self.device)
+        try:
+            yield network
+        finally:
+            if self.offload:
+                network.to("cpu")
+
+    def _get(self, name: str, source: str) -> Any:
+        if (name, source) not in self._loaded:
+            self._loaded[name, source] = self._load(name, source).eval().requires_grad_(False)
+        return self._loaded[name, source]
+
+    def _load(self, name: str, source: str) -> nn.Module:
+        if name == "text_encoder":
+            return TextEncoder(source=source).to(self.dtype)
+        if name == "image_encoder":
+            return ImageEncoder(source=source).to(self.dtype)
+        device = "cpu" if self.offload else self.device
+        return load_network(source, name, device=device, dtype=self.dtype)
+
+    def fingerprints(self, names: Iterable[str]) -> dict[str, str]:
+        """Short checksums of the networks' files, by which a change of weights is noticed."""
+        wanted = [name for name in names if name not in RELEASED_ENCODERS]
+        for name in wanted:
+            if name not in self._fingerprints:
+                self._fingerprints[name] = fingerprint(self.path(name))
+        return {name: self._fingerprints[name] for name in wanted}
+
+
+def fingerprint(path: Path) -> str:
+    """A checksum of a file's length and of blocks spread evenly over it: quick for files of any size."""
+    length = os.path.getsize(path)
+    digest = hashlib.sha256(str(length).encode())
+    with path.open("rb") as file:
+        for i in range(SAMPLED_BLOCKS):
+            file.seek(max(0, length - BLOCK_BYTES) * i // (SAMPLED_BLOCKS - 1))
+            digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name, "auto" the accelerator if there is one; ValueError if it is not here."""
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+    return device

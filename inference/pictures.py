@@ -1,0 +1,111 @@
+"""Pictures as PNG files that say how they were made."""
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+KEY = "kaskade"  # JSON: everything that is needed to make the picture again
+READABLE_KEY = "parameters"  # the same for people, in the layout that other picture tools read
+MAX_SLUG_LENGTH = 48
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and the plain data from which it can be made again."""
+
+    image: Image.Image
+    facts: dict[str, Any]
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Round a picture [3, H, W], 0 to 1, to eight bits; values outside are cut off."""
+    levels = (pixels.detach().float().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+
+
+def readable(facts: Mapping[str, Any]) -> str:
+    """Prompt, negative prompt and main settings as text, one line each."""
+    c, b = facts["stage_c"], facts["stage_b"]
+    settings = {
+        "Steps": c["steps"],
+        "Sampler": c["sampler"],
+        "CFG scale": c["guidance"],
+        "Seed": facts["seed"],
+        "Size": f"{facts['width_px']}x{facts['height_px']}",
+        "Decoder steps": b["steps"],
+        "Decoder sampler": b["sampler"],
+        "Decoder CFG scale": b["guidance"],
+        "Task": facts["task"],
+        "Model": facts["run"] or facts["weights"]["stage_c"],
+        "Version": f"Kaskade {facts['versions']['kaskade']}",
+    }
+    last = ", ".join(f"{name}: {value}" for name, value in settings.items())
+    negative = facts["negative_prompt"]
+    return "\n".join([facts["prompt"], *([f"Negative prompt: {negative}"] if negative else []), last])
+
+
+def write_picture(picture: Picture, folder: Path) -> Path:
+    """Write a picture as a PNG under a name of its own, made from prompt and seed; returns the path."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text(KEY, json.dumps(picture.facts))
+    info.add_text(READABLE_KEY, readable(picture.facts))
+    return write_png(picture.image, folder, f"{slug(picture.facts['prompt'])}_{picture.facts['seed']}", info)
+
+
+def write_png(
+    image: Image.Image, folder: Path, name: str, info: PngImagePlugin.PngInfo | None = None
+) -> Path:
+    """Write <name>.png, or <name>_2.png and so on when that is taken; never over another file, never half.
+
+    The hidden file that is written first also reserves the name against other processes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        path = folder / (f"{name}.png" if number == 1 else f"{name}_{number}.png")
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            file = temporary.open("xb")
+        except FileExistsError:
+            continue
+        try:
+            with file:
+                if path.exists():
+                    continue
+                image.save(file, format="PNG", pnginfo=info)
+            os.replace(temporary, path)
+            return path
+        finally:
+            temporary.unlink(missing_ok=True)
+    raise AssertionError("there is always a next number")
+
+
+def slug(prompt: str) -> str:
+    """The prompt as part of a file name: letters and digits of any script, hyphens between."""
+    return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:MAX_SLUG_LENGTH].rstrip("-") or "picture"
+
+
+def open_picture(path: str | Path) -> Picture:
+    """Read back a picture and how it was made.
+
+    Raises FileNotFoundError, or ValueError when the file is no picture or carries nothing of ours.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"the picture {path} does not exist")
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+            text = opened.info.get(KEY, "null")  # after the pixels, behind which text may stand
+        facts = json.loads(text)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a picture of ours ({error})") from None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} does not say how it was made; expected a PNG with a text entry '{KEY}'")
+    return Picture(image, facts)

@@ -1,0 +1,95 @@
+"""The cascade: pictures out of prompts and pictures."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from PIL import Image
+
+from inference.facts import facts_of
+from inference.networks import Networks, pick_device
+from inference.pictures import Picture, to_image
+from inference.progress import OnStep, ignore
+from inference.settings import Request, Weights
+from inference.stages import Stages
+from inference.tasks import TASKS, prepare
+
+
+class Cascade:
+    """A set of networks from which pictures can be had; `stages` gives its parts one by one."""
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self.stages = Stages(networks)
+
+    @classmethod
+    def load(
+        cls,
+        run: str | None = None,
+        *,
+        device: str = "auto",
+        dtype: str | None = None,
+        ema: bool = True,
+        offload: bool = False,
+        **weights: str | None,
+    ) -> "Cascade":
+        """Find a cascade; each network is read from disk when it is first needed.
+
+        run: a folder of runs, or one run. weights: single files by network (stage_a=…, stage_c=…), ours or
+        the official ones; text_encoder=…, image_encoder=…: folders or hub names. device: "auto", "cpu",
+        "cuda", … dtype: "fp32" or "bf16"; None is fp32 on the CPU, else bf16. ema: take averaged weights
+        where there are any. offload: keep networks on the CPU and move one at a time. Raises ValueError,
+        FileNotFoundError.
+        """
+        place = pick_device(device)
+        dtype = dtype or ("fp32" if place.type == "cpu" else "bf16")
+        return cls(Networks(run, Weights(**weights), ema=ema, device=place, dtype=dtype, offload=offload))
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        seeds: int | Sequence[int] = 0,
+        *,
+        batch_size: int = 4,
+        on_step: OnStep = ignore,
+        **settings: Any,
+    ) -> list[Picture]:
+        """Make pictures: number i has prompts[i] and seeds[i]; a single prompt or seed serves all.
+
+        settings: the other fields of Request (task, negative_prompt, width_px, height_px, image, stage_c, …).
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+        number = max(len(prompts), len(seeds))
+        if not {len(prompts), len(seeds)} <= {1, number}:
+            raise ValueError(f"seeds: {len(seeds)} for {len(prompts)} prompts; expected one, or one for each")
+        prompts, seeds = prompts * (number // len(prompts)), seeds * (number // len(seeds))
+        requests = [Request(prompt=p, seed=s, **settings) for p, s in zip(prompts, seeds, strict=True)]
+        return list(self.run(self.batches(requests, batch_size), on_step))
+
+    def batches(self, requests: Sequence[Request], batch_size: int) -> list[list[Request]]:
+        """Check all requests, fill in their sizes and cut them into batches, in order.
+
+        Raises ValueError or FileNotFoundError for what cannot be made.
+        """
+        prepared = [prepare(self.stages, request) for request in requests]
+        groups = [list(group) for _, group in groupby(prepared, _shared)]
+        return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+
+    def run(self, batches: Sequence[Sequence[Request]], on_step: OnStep = ignore) -> Iterator[Picture]:
+        """Make the pictures of prepared batches, one batch after the other."""
+        for batch in batches:
+            for row, image in enumerate(self.run_batch(batch, on_step)):
+                yield Picture(image, facts_of(self.networks, batch, row))
+
+    @torch.inference_mode()
+    def run_batch(self, batch: Sequence[Request], on_step: OnStep = ignore) -> list[Image.Image]:
+        """The bare pictures of one prepared batch."""
+        return [to_image(pixels) for pixels in TASKS[batch[0].task].make(self.stages, batch, on_step)]
+
+
+def _shared(request: Request) -> Request:
+    """What all requests of a batch have to agree in."""
+    return replace(request, prompt="", negative_prompt="", seed=0, image=request.image and "")

@@ -1,0 +1,48 @@
+"""Pictures that the user hands in: opened, fitted to a size, and known again by their checksum."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from inference.sizes import Size
+
+
+def open_source(path: str) -> Image.Image:
+    """Read a picture as RGB, upright, transparency on white.
+
+    Raises FileNotFoundError, or ValueError when the file is not a picture, both naming the path.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"image: {path} does not exist")
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in upright.info:
+                upright = upright.convert("RGBA")
+                white = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(white, upright)
+            return upright.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"image: {path} cannot be read as a picture ({error})") from None
+
+
+def source_size(image: Image.Image) -> Size:
+    """Height and width of a Pillow image."""
+    return Size(image.height, image.width)
+
+
+def fit(image: Image.Image, size: Size) -> Tensor:
+    """Scale to cover the size, cut the middle out: [3, height, width], 0 to 1."""
+    if source_size(image) != size:
+        image = ImageOps.fit(image, (size.width, size.height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def checksum(path: str) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,152 @@
+"""The stages of the cascade as functions of latents, conditions and seeds."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+import gdf
+from inference.networks import Networks
+from inference.progress import OnStep, Step
+from inference.settings import SAMPLERS, Request, StageSettings
+from inference.sizes import Size
+from modules import normalise_images
+from modules.conditions import latent_size, stage_b_inputs, stage_c_inputs
+
+
+def stream(seed: int, stage: str) -> torch.Generator:
+    """The random numbers of one stage of one picture; drawn on the CPU, so the same for every device."""
+    digest = hashlib.sha256(f"{seed} {stage}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
+
+
+class Stages:
+    """What each stage does, for a batch of requests that agree in all but prompts, seeds and images.
+
+    Images are [B, 3, H, W], 0 to 1; compressor latents [B, 16, h, w]; Stage A latents [B, 4, ⌈H/4⌉, ⌈W/4⌉].
+    All are float32 on the device; the networks compute in their own number format.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+
+    def sample_c(
+        self,
+        batch: Sequence[Request],
+        on_step: OnStep,
+        *,
+        images: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Draw compressor latents for the prompts.
+
+        images: pictures whose CLIP embedding is a further condition. start: latents to begin from, at the
+        noise level of the requests' strength, in the place of pure noise.
+        """
+        embeds = None if images is None else self._image_embeds(images)
+        config = self.networks.peek("stage_c").config
+        shape = (len(batch), config["c_in"], *self.grid_c(batch[0].size))
+        texts, negatives = self._texts("stage_c", batch)
+        inputs = stage_c_inputs(texts, embeds, config["c_clip_img"])
+        negative_inputs = stage_c_inputs(negatives, None, config["c_clip_img"])
+        return self._sample("stage_c", batch, inputs, negative_inputs, shape, on_step, start)
+
+    def sample_b(self, batch: Sequence[Request], latents: Tensor, on_step: OnStep) -> Tensor:
+        """Draw the Stage A latents of pictures whose compressor latents are given."""
+        factor = self.networks.peek("stage_a").factor
+        sides = [latent_size(side, factor) for side in batch[0].size]
+        shape = (len(batch), self.networks.peek("stage_b").config["c_in"], *sides)
+        texts, negatives = self._texts("stage_b", batch)
+        inputs = stage_b_inputs(texts, latents)
+        negative_inputs = stage_b_inputs(negatives, torch.zeros_like(latents))
+        return self._sample("stage_b", batch, inputs, negative_inputs, shape, on_step)
+
+    def decode(self, latents: Tensor, size: Size) -> Tensor:
+        """Stage A latents to images, cut to the size where the latents cover a few pixels more."""
+        with self.networks.use("stage_a") as network:
+            images = network.decode(latents)
+        return images[:, :, : size.height, : size.width].float()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images whose sides Stage A's factor divides to Stage A latents."""
+        with self.networks.use("stage_a") as network:
+            return network.encode(images.to(self.networks.device)).latents.float()
+
+    def compress(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Images, resized to just that many latents, to compressor latents."""
+        with self.networks.use("semantic_compressor") as network:
+            sides = [side * network.factor for side in grid]
+            if list(images.shape[2:]) != sides:
+                images = interpolate(images, sides, mode="bicubic", antialias=True).clamp(0, 1)
+            images = normalise_images(images.to(self.networks.device))
+            return network(images).float()
+
+    def preview(self, latents: Tensor) -> Tensor:
+        """Compressor latents to small images, eight times the latents' size."""
+        with self.networks.use("previewer") as network:
+            return network(latents).float()
+
+    def grid_c(self, size: Size) -> tuple[int, int]:
+        """Height and width in compressor latents of a picture that Stage C draws."""
+        return self._grid(size, self.networks.facts("stage_c")["compression"])
+
+    def grid_b(self, size: Size) -> tuple[int, int]:
+        """Height and width in compressor latents of a picture as Stage B was trained to see it."""
+        factor = self.networks.peek("semantic_compressor").factor
+        return self._grid(size, factor / self.networks.facts("stage_b")["compressor_scale"])
+
+    def _grid(self, size: Size, compression: float) -> tuple[int, int]:
+        return latent_size(size.height, compression), latent_size(size.width, compression)
+
+    def _texts(self, stage: str, batch: Sequence[Request]) -> tuple[Any, Any]:
+        """Features of the prompts and of the negative prompts."""
+        with self.networks.use_encoder("text_encoder", stage) as encoder:
+            return encoder([r.prompt for r in batch]), encoder([r.negative_prompt for r in batch])
+
+    def _image_embeds(self, images: Tensor) -> Tensor:
+        with self.networks.use_encoder("image_encoder", "stage_c") as encoder:
+            return encoder(images.to(self.networks.device))
+
+    def _sample(
+        self,
+        stage: str,
+        batch: Sequence[Request],
+        inputs: dict[str, Any],
+        negative_inputs: dict[str, Any],
+        shape: tuple[int, ...],
+        on_step: OnStep,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Run the diffusion of a stage; its arithmetic is float32, the network's its own."""
+        settings: StageSettings = getattr(batch[0], stage)
+        device = self.networks.device
+        diffusion = gdf.build(self.networks.facts(stage)["gdf"])
+        generators = [stream(request.seed, stage) for request in batch]
+        t_start, steps = 1.0, settings.steps
+        if start is not None:
+            t_start = batch[0].strength
+            steps = max(1, round(steps * t_start))  # as many steps per noise level as without a start
+            t = torch.full((len(batch),), t_start, device=device)
+            start = diffusion.diffuse(start, t=t, shift=settings.shift, generators=generators).noised
+        with self.networks.use(stage) as network:
+            sampling = diffusion.sample(
+                network,
+                inputs,
+                shape,
+                generators=generators,
+                unconditional_inputs=negative_inputs,
+                sampler=gdf.build_sampler({"name": SAMPLERS[settings.sampler]}),
+                t_start=t_start,
+                timesteps=steps,
+                x_init=start,
+                cfg=settings.guidance if settings.guided else None,
+                cfg_rho=settings.rescale,
+                shift=settings.shift,
+                device=device,
+            )
+            for step, sampled in enumerate(sampling, start=1):
+                on_step(Step(stage, step, steps, sampled.x0))
+        return sampled.x0

@@ -1,0 +1,81 @@
+"""`python -m inference` as a user runs it: real processes, a folder of runs, files on the disk."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from inference import open_picture
+
+ROOT = Path(__file__).parents[2]
+FAST = ["stage_c.steps=2", "stage_b.steps=2"]
+
+
+def inference(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "inference", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_pictures_are_written_and_made_again_by_other_processes(tiny_runs: Path, tmp_path: Path) -> None:
+    run = f"run={tiny_runs}"
+    done = inference(
+        "prompt=['a red circle','blue, square']",
+        run,
+        "seed=5",
+        "num_images=2",
+        "sheet=true",
+        *FAST,
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs" / "pictures"
+    names = {
+        "a-red-circle_5.png",
+        "a-red-circle_6.png",
+        "blue-square_5.png",
+        "blue-square_6.png",
+        "sheet.png",
+    }
+    assert {path.name for path in folder.iterdir()} == names
+    assert {line.rpartition("/")[2] for line in done.stdout.split()} == names
+
+    again = inference(f"recreate={folder / 'blue-square_5.png'}", "output=again", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip() == "again/blue-square_5.png: the same pixels"
+    first, second = (
+        open_picture(folder / "blue-square_5.png"),
+        open_picture(tmp_path / "again/blue-square_5.png"),
+    )
+    assert np.array_equal(np.asarray(first.image), np.asarray(second.image))
+    assert first.facts == second.facts
+
+
+def test_an_image_is_reconstructed(tiny_runs: Path, tmp_path: Path) -> None:
+    Image.effect_noise((40, 24), 90).save(tmp_path / "photo.jpg")
+    done = inference(
+        "task=reconstruct", "image=photo.jpg", f"run={tiny_runs}", "seed=1", *FAST, folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "outputs/pictures/picture_1.png") as image:
+        assert image.size == (40, 24)
+
+
+def test_a_mistake_ends_with_one_line_and_nothing_written(tiny_runs: Path, tmp_path: Path) -> None:
+    done = inference("prompt=x", f"run={tiny_runs}", "stage_c.sampler=plms", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: stage_c.sampler: expected one of ddpm")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweeps_over_settings(tiny_runs: Path, tmp_path: Path) -> None:
+    sweep = ["--multirun", "stage_c.guidance=1,2", "prompt=a", "seed=1", "task=preview", "stage_c.steps=1"]
+    done = inference(*sweep, f"run={tiny_runs}", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pictures = [open_picture(path) for path in sorted(tmp_path.glob("outputs/pictures/*.png"))]
+    assert [picture.facts["stage_c"]["guidance"] for picture in pictures] == [1, 2]

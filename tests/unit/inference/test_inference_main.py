@@ -1,0 +1,80 @@
+"""The command line in this process: prompts that Hydra would misread, and errors of one line."""
+
+from pathlib import Path
+
+import pytest
+
+from inference import __main__ as cli
+from inference.config import Config
+
+PROMPTS = [
+    "a red circle",
+    "a circle, red, on white",
+    "it's (a: [b]) = {c}",
+    "100% 'quoted' \"twice\"",
+    "${run} and $5",
+    "ends in a backslash\\",
+    "two\nlines",
+    "null",
+    "7",
+    "",
+]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The settings that would have been carried out."""
+    configs: list[Config] = []
+    monkeypatch.setattr(cli, "carry_out", configs.append)
+    return configs
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_prompts_arrive_as_they_are_typed(seen: list[Config], prompt: str) -> None:
+    assert cli.main([f"prompt={prompt}", f"negative_prompt={prompt}"]) == 0
+    assert (seen[0].prompt, seen[0].negative_prompt) == (prompt, prompt)
+
+
+def test_lists_and_other_values_are_hydras_affair(seen: list[Config]) -> None:
+    assert cli.main(["prompt=['a, b',c]", "stage_c.guidance=[4,1]", "+seed=3"]) == 0
+    assert seen[0].prompt == ["a, b", "c"]
+    assert seen[0].stage_c.guidance == (4, 1)
+    assert seen[0].seed == 3
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("promt=x", "promt: no such setting; did you mean prompt?"),
+        ("stage_c.step=3", "stage_c.step: no such setting; did you mean stage_c.steps?"),
+        ("+stage_c.step=3", "stage_c.step: no such setting; did you mean stage_c.steps?"),
+        ("stage_c.steps=many", "stage_c.steps: expected a whole number; found 'many'"),
+        ("stage_c=3", "stage_c: expected a group of settings; found 3"),
+        ("seed=-1", "seed: expected a whole number from 0"),
+        ("seed=[1,x]", "seed: expected a whole number or a list"),
+        ("prompt=x", "run=<folder of runs>"),
+        ("run=nowhere", "run: the folder nowhere does not exist"),
+        ("recreate=none.png", "the picture none.png does not exist"),
+        ("seed=[", "input"),
+        ("run=${nothing}", "nothing"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    capsys: pytest.CaptureFixture[str], argument: str, message: str
+) -> None:
+    assert cli.main([argument]) == 2
+    written = capsys.readouterr().err
+    assert written.startswith("error: ")
+    assert message in written
+    assert written.count("\n") == 1
+
+
+def test_help_shows_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "stage_c:" in shown
+    assert "hydra" not in shown
+
+
+def test_the_config_file_is_the_repositorys() -> None:
+    assert Path(__file__).parents[3] / "configs" / "inference.yaml" == cli.CONFIG_FILE
