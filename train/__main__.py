@@ -1,8 +1,8 @@
-"""`python -m train experiment=…`: Hydra composes the settings, `train.config` checks them, `train.loop` runs."""
+"""`python -m train experiment=…`: Hydra composes the settings, `train.config` checks them."""
 
 import os
 
-# Before torch is loaded: idle threads that spin slow down everybody who shares the cores (data workers, ranks).
+# Before torch is loaded: idle threads that spin slow down all who share the cores (data workers, ranks).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Tokenizers are used before data workers are forked; they would warn about it at every start.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,7 +1,7 @@
 """Optimizers, and learning rates as a pure function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -17,10 +17,9 @@ def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         for parameters, decay in zip(decay_groups(module), (config.weight_decay, 0.0), strict=True)
         if parameters
     ]
-    keywords = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
     if config.name == "adamw8bit":
-        return _adamw8bit(groups, keywords)
-    return torch.optim.AdamW(groups, fused=True, **keywords)
+        return _adamw8bit()(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -57,11 +56,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _adamw8bit(groups: Iterable[dict], keywords: dict) -> torch.optim.Optimizer:
+def _adamw8bit() -> Callable[..., torch.optim.Optimizer]:
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise ConfigError(
             f"optim.name: adamw8bit needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw"
         ) from error
-    return AdamW8bit(groups, **keywords)
+    return AdamW8bit

@@ -44,7 +44,7 @@ class Player:
             total += loss.detach() / num_accum
         if self.averager:
             self.averager.finish()
-        mean = ranks.total(total) / self.world.size
+        mean = ranks.mean(total)
         norm = gradient_norm(self.parameters).to(mean.device)
         loss_value, norm_value = torch.stack([mean, norm]).tolist()  # the step's only wait for a GPU
         is_finite = math.isfinite(loss_value) and math.isfinite(norm_value)

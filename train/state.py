@@ -13,12 +13,13 @@ fit into it.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from dataset_tools.stream import Stream
+from modules.network import Network
 from modules.weights import read_tensors, save_network
 from train.checkpoint import CheckpointError, verify
 from train.ema import Ema
@@ -113,7 +114,7 @@ class TrainingState:
             path = folder / "weights" / f"{file_name}.safetensors"
             path.parent.mkdir(exist_ok=True)
             facts = self.recipe.facts(name or file_name)
-            save_network(path, network, name or file_name, facts, tensors=whole)
+            save_network(path, cast(Network, network), name or file_name, facts, tensors=whole)
 
     def _read_network(
         self, folder: Path, file_name: str, network: nn.Module, average: Mapping[nn.Parameter, Tensor]
@@ -135,7 +136,7 @@ class TrainingState:
     def _optimizer_state(self, player: Player) -> dict[str, dict[str, Any]]:
         names = {parameter: name for name, parameter in player.module.named_parameters()}
         state: dict[str, dict[str, Any]] = {}
-        for parameter, entries in player.optimizer.state.items():
+        for parameter, entries in cast(Mapping[nn.Parameter, dict], player.optimizer.state).items():
             values = {}
             for key, value in entries.items():
                 whole = full(value).cpu() if isinstance(value, Tensor) else value

@@ -3,7 +3,9 @@
 import csv
 import math
 import os
+import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,7 +96,7 @@ class WandbTracker:
         id_file = folder / "wandb_id"
         id_file.parent.mkdir(parents=True, exist_ok=True)
         if not id_file.exists():
-            id_file.write_text(wandb.util.generate_id())
+            id_file.write_text(uuid.uuid4().hex[:8])
         self.run = wandb.init(
             project=settings.project,
             entity=settings.entity,
@@ -125,7 +127,7 @@ class Trackers:
         self.warn = warn
         self.active: dict[str, Tracker] = {}
         for name, make in makers.items():
-            self._try(name, lambda make=make, name=name: self.active.update({name: make()}))
+            self._try(name, partial(self._start, name, make))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics after `step` steps; those that are not finite are left out."""
@@ -140,9 +142,12 @@ class Trackers:
         """Let all write what they still hold."""
         self._all(lambda tracker: tracker.close())
 
+    def _start(self, name: str, make: Callable[[], Tracker]) -> None:
+        self.active[name] = make()
+
     def _all(self, call: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self.active.items()):
-            self._try(name, lambda tracker=tracker: call(tracker))
+            self._try(name, partial(call, tracker))
 
     def _try(self, name: str, call: Callable[[], None]) -> None:
         try:

@@ -1,0 +1,134 @@
+"""Where a process stands, and what must not change; tests/integration has several real processes."""
+
+import pytest
+import torch
+from torch import nn
+
+from train import parallel
+from train.averaging import split
+from train.batchnorm import SynchronisedBatchNorm2d, synchronise_batchnorm
+from train.config import ParallelConfig
+from train.parallel import Place, World, gradient_norm, joined, place, prepare
+from train.schema import ConfigError
+
+SLURM = {
+    "SLURM_PROCID": "3",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NODELIST": "node[07-09,12]",
+    "SLURM_JOB_ID": "123456",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", *SLURM):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def test_alone_without_a_launcher() -> None:
+    assert place() == Place(0, 1, 0)
+
+
+def test_torchrun_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert place() == Place(5, 8, 1)
+
+
+def test_srun_says_where_and_the_first_node_is_the_meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    assert place() == Place(3, 8, 1)
+    assert os.environ["MASTER_ADDR"] == "node07" and 20000 <= int(os.environ["MASTER_PORT"]) < 40000
+
+
+def test_a_batch_script_without_srun_is_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    assert place() == Place(0, 1, 0)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"run\.device"), joined("cuda"):
+        pass
+    with joined("auto") as world:
+        assert world == World(0, 1, torch.device("cpu"))
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.GELU()) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def shard_units(self) -> list[nn.Module]:
+        return list(self.blocks)
+
+
+def test_recomputation_keeps_names_outputs_and_gradients() -> None:
+    network = Blocks()
+    names = list(network.state_dict())
+    x = torch.randn(3, 4)
+    expected = network(x)
+    expected.square().sum().backward()
+    gradients = [p.grad.clone() for p in network.parameters()]
+    network.zero_grad()
+    calls = []
+    network.blocks[0][0].register_forward_hook(lambda *_: calls.append(1))
+    prepare([network], ParallelConfig(activation_checkpointing=True), World(0, 1, torch.device("cpu")))
+    found = network(x)
+    found.square().sum().backward()
+    assert torch.equal(found, expected) and list(network.state_dict()) == names
+    assert all(torch.equal(p.grad, g) for p, g in zip(network.parameters(), gradients, strict=True))
+    assert len(calls) == 2, "once forward, once again for the backward pass"
+
+
+def test_compilation_is_asked_of_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    network = Blocks()
+    prepare([network], ParallelConfig(compile=True), World(0, 1, torch.device("cpu")))
+    assert compiled == list(network.blocks)
+
+
+def test_the_gradient_norm_is_that_of_all_gradients_together() -> None:
+    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3, 1)), nn.Parameter(torch.zeros(1))]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([[0.0], [4.0], [0.0]])
+    assert gradient_norm(parameters).item() == pytest.approx(5)
+    assert gradient_norm(parameters[2:]).item() == 0
+
+
+def test_whole_tensors_of_a_single_process_are_themselves() -> None:
+    tensor = torch.randn(3)
+    assert parallel.full(tensor) is tensor and parallel.local(tensor) is tensor
+    parallel.assign(tensor, torch.ones(3))
+    assert torch.equal(tensor, torch.ones(3)) and parallel.gather("x") == ["x"]
+
+
+def test_buckets_hold_consecutive_parameters_of_one_type() -> None:
+    megabyte = [nn.Parameter(torch.zeros(256, 1024)) for _ in range(60)]
+    mixed = [nn.Parameter(torch.zeros(2, dtype=torch.float64))]
+    buckets = split([*megabyte, *mixed])
+    assert [id(p) for bucket in buckets for p in bucket] == [id(p) for p in [*megabyte, *mixed]]
+    assert [len(bucket) for bucket in buckets] == [25, 25, 10, 1]
+
+
+def test_synchronised_batchnorm_keeps_names_and_alone_is_the_same() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False))
+    reference = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4, affine=False))
+    reference.load_state_dict(network.state_dict())
+    synchronise_batchnorm(network)
+    assert [type(part) for part in network][1:] == [SynchronisedBatchNorm2d] * 2
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(network(x), reference(x))
+    assert all(torch.equal(network.state_dict()[k], v) for k, v in reference.state_dict().items())

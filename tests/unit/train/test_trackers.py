@@ -1,0 +1,100 @@
+"""Trackers keep what they are told; one that fails is named once and never stops a run."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from train.config import WandbConfig
+from train.trackers import CsvTracker, TensorBoardTracker, Trackers, WandbTracker
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_metric_that_comes_later_gets_a_column(tmp_path: Path) -> None:
+    tracker = CsvTracker(tmp_path / "m.csv", step=0)
+    tracker.scalars(1, {"loss": 0.5})
+    tracker.scalars(2, {"loss": 0.25, "extra": 3.0})
+    tracker.scalars(3, {"extra": 4.0})
+    assert rows(tmp_path / "m.csv") == [
+        {"step": "1", "loss": "0.5", "extra": ""},
+        {"step": "2", "loss": "0.25", "extra": "3.0"},
+        {"step": "3", "loss": "", "extra": "4.0"},
+    ]
+
+
+def test_rows_after_the_step_to_go_on_from_are_dropped(tmp_path: Path) -> None:
+    tracker = CsvTracker(tmp_path / "m.csv", step=0)
+    for step in (1, 2, 3):
+        tracker.scalars(step, {"loss": float(step)})
+    CsvTracker(tmp_path / "m.csv", step=2).scalars(3, {"loss": 30.0})
+    assert [row["loss"] for row in rows(tmp_path / "m.csv")] == ["1.0", "2.0", "30.0"]
+
+
+class Failing:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def scalars(self, step: int, values: dict) -> None:
+        self.calls += 1
+        if step == 2:
+            raise ConnectionError("the server is gone")
+
+    def picture(self, step: int, name: str, image: Image.Image) -> None:
+        self.calls += 1
+
+    def close(self) -> None:
+        self.calls += 1
+
+
+def test_a_failing_tracker_warns_once_and_is_left_out(tmp_path: Path) -> None:
+    failing, warnings = Failing(), []
+    makers = {"bad": lambda: failing, "csv": lambda: CsvTracker(tmp_path / "m.csv", 0)}
+    trackers = Trackers(makers, warnings.append)
+    for step in range(1, 5):
+        trackers.scalars(step, {"loss": 1.0, "broken": float("nan")})
+    trackers.picture(4, "samples", Image.new("RGB", (4, 4)))
+    trackers.close()
+    assert failing.calls == 2
+    assert warnings == ["tracker bad failed and is left out from now on: ConnectionError: the server is gone"]
+    assert [row["step"] for row in rows(tmp_path / "m.csv")] == ["1", "2", "3", "4"]
+    assert "broken" not in rows(tmp_path / "m.csv")[0]
+
+
+def test_a_tracker_that_cannot_start_is_left_out() -> None:
+    warnings: list[str] = []
+
+    def fail() -> Failing:
+        raise ImportError("No module named 'wandb'")
+
+    trackers = Trackers({"wandb": fail}, warnings.append)
+    trackers.scalars(1, {"loss": 1.0})
+    assert len(warnings) == 1 and "wandb" in warnings[0]
+
+
+def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    tracker = TensorBoardTracker(tmp_path, step=0)
+    tracker.scalars(1, {"loss": 0.5})
+    tracker.picture(1, "samples", Image.new("RGB", (8, 8), "red"))
+    tracker.close()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Scalars("loss")[0].value == 0.5 and events.Images("samples")[0].width == 8
+
+
+def test_wandb_runs_offline_and_goes_on_as_the_same_run(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    for step in (1, 2):
+        tracker = WandbTracker(tmp_path, "name", WandbConfig(), {"run": {"seed": 0}})
+        tracker.scalars(step, {"loss": 0.5})
+        tracker.picture(step, "samples", Image.new("RGB", (8, 8)))
+        tracker.close()
+    identity = (tmp_path / "wandb_id").read_text()
+    offline = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert offline and all(path.name.endswith(identity) for path in offline)
