@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modules.encoders import ImageEncoder, TextEncoder, TextFeatures
+from modules.conditions import TextFeatures
+from modules.encoders import ImageEncoder, TextEncoder
 from train.conditioning import chance
 from train.networks import frozen
 from train.rng import StepRng
@@ -36,53 +37,49 @@ class TextEncoderSettings(ImageEncoderSettings):
     max_length: int = 77
 
 
-class FrozenText:
-    """Captions to text features."""
+class Encoders:
+    """The encoders of one run. image: None leaves the images without embeddings."""
 
-    def __init__(self, settings: TextEncoderSettings, dtype: torch.dtype) -> None:
-        self.settings, self.dtype = settings, dtype
-
-    def build(self, device: torch.device) -> None:
-        self.encoder = frozen(TextEncoder(**vars(self.settings))).to(device, self.dtype)
-
-    @torch.no_grad()
-    def __call__(self, captions: list[str]) -> TextFeatures:
-        return self.encoder(captions)
-
-    def fact(self) -> str:
-        """Where a reader of the run's weights finds the encoder: its source, or a folder inside the run."""
-        return self.settings.source or "text_encoder"
-
-    def export(self, folder: Path) -> None:
-        """Write an encoder that the config made into the run's folder."""
-        if self.settings.config is not None:
-            self.encoder.save(folder / "text_encoder")
-
-
-class FrozenImages:
-    """Pictures to image embeddings."""
-
-    def __init__(self, settings: ImageEncoderSettings, dtype: torch.dtype) -> None:
-        self.settings, self.dtype = settings, dtype
+    def __init__(
+        self, text: TextEncoderSettings, image: ImageEncoderSettings | None, dtype: torch.dtype
+    ) -> None:
+        self.settings = {"text_encoder": text} | ({"image_encoder": image} if image else {})
+        self.dtype = dtype
 
     def build(self, device: torch.device) -> None:
-        self.encoder = frozen(ImageEncoder(**vars(self.settings))).to(device, self.dtype)
+        kinds = {"text_encoder": TextEncoder, "image_encoder": ImageEncoder}
+        self.encoders = {
+            name: frozen(kinds[name](**vars(settings)).to(device, self.dtype))
+            for name, settings in self.settings.items()
+        }
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, kept_share: float, rng: StepRng) -> Tensor:
-        """Embeddings [B, 1, c], float32, of a share of the pictures; zeros, "no picture", for the others.
+    def text(self, captions: list[str]) -> TextFeatures:
+        """What the captions say; "" for no caption."""
+        return self.encoders["text_encoder"](captions)
 
-        images: [B, 3, H, W] in [0, 1]. Only the pictures that are kept are encoded.
+    @torch.no_grad()
+    def images(self, images: Tensor, kept_share: float, rng: StepRng) -> Tensor | None:
+        """Embeddings [B, 1, c], float32, of a share of the pictures, and zeros ("no picture") for the others.
+
+        images: [B, 3, H, W] in [0, 1]. Only the pictures that are kept are encoded; None when none is.
         """
+        if "image_encoder" not in self.encoders:
+            return None
         kept = torch.tensor(chance(rng, kept_share), device=images.device)
-        found = self.encoder(images[kept].to(self.dtype)).float()
-        return found.new_zeros(len(images), *found.shape[1:]).masked_scatter(kept[:, None, None], found)
+        if not kept.any():
+            return None
+        found = self.encoders["image_encoder"](images[kept]).float()
+        embeds = found.new_zeros(len(images), *found.shape[1:])
+        embeds[kept] = found
+        return embeds
 
-    def fact(self) -> str:
-        """As FrozenText.fact."""
-        return self.settings.source or "image_encoder"
+    def facts(self) -> dict[str, str]:
+        """Where a reader of the run's weights finds each encoder: its source, or a folder inside the run."""
+        return {name: settings.source or name for name, settings in self.settings.items()}
 
     def export(self, folder: Path) -> None:
-        """As FrozenText.export."""
-        if self.settings.config is not None:
-            self.encoder.save(folder / "image_encoder")
+        """Write the encoders that the config made into the run's folder."""
+        for name, settings in self.settings.items():
+            if settings.config is not None:
+                self.encoders[name].save(folder / name)

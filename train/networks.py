@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import modules
-from modules.network import plain
 from modules.weights import load_network
 from train.schema import ConfigError
 
@@ -18,7 +17,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass
 class NetworkSettings:
-    """One network. config: constructor keywords (with weights: only a check of what the file holds).
+    """One network. config: constructor keywords; with weights, those that differ from what the file says.
 
     weights: a file, a run's folder or a folder of runs. train: whether it learns, where a recipe leaves the
     choice. allow_random: let a network that does not learn do without weights (for tests).
@@ -44,7 +43,7 @@ def check_networks(model: Any, learning: Sequence[str]) -> None:
                 f"model.{name}.weights: missing; this network does not learn here: name its file,"
                 " or the folder of the run that trained it"
             )
-        if settings.config:
+        if settings.config and settings.weights is None:
             _check_keywords(name, settings.config)
 
 
@@ -95,11 +94,4 @@ def _make(name: str, settings: NetworkSettings, device: torch.device, dtype: tor
     if settings.weights is None:
         with device:
             return modules.build(name, settings.config).to(dtype)
-    network = load_network(settings.weights, name, device=device, dtype=dtype)
-    for key, value in settings.config.items():
-        if plain(value) != network.config[key]:
-            raise ConfigError(
-                f"model.{name}.config.{key}: expected {network.config[key]!r}, as in {settings.weights},"
-                f" found {value!r}; leave it out"
-            )
-    return network
+    return load_network(settings.weights, name, device=device, dtype=dtype, changes=settings.config)

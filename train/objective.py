@@ -30,6 +30,9 @@ class SamplingSettings:
     shift: float = bounded(1.0, 1e-3)
     sampler: str = "DDPMSampler"
 
+    def __post_init__(self) -> None:
+        gdf.build_sampler({"name": self.sampler})  # raises for a name that is none
+
 
 class Sheet(NamedTuple):
     """Latents [B, C, H, W] of a sample sheet's rows; `sampled` begins with noise alone."""

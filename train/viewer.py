@@ -7,8 +7,7 @@ from torch import Tensor
 
 import gdf
 from gdf.released import RELEASED_SPEC
-from modules.conditions import latent_size, stage_b_inputs
-from modules.encoders import TextFeatures
+from modules.conditions import TextFeatures, latent_size, stage_b_inputs
 from modules.weights import find_weights, read_header
 from train.networks import NetworkSettings, frozen_network
 from train.objective import SamplingSettings, draw

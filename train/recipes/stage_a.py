@@ -19,6 +19,7 @@ from train.conditioning import chance
 from train.config import Config
 from train.losses import hinge_discriminator_loss, hinge_generator_loss, pixel_loss
 from train.networks import check_networks, evaluating, learning_network
+from train.parallel import whole_weights
 from train.perceptual import PerceptualDistance
 from train.pictures import pictures, psnr
 from train.recipe import Metrics
@@ -75,14 +76,16 @@ class StageARecipe:
         quantized = torch.tensor(chance(rng, settings.quantized_share), device=images.device)
         with recorded_input(self.stage_a.out_block[0]) as features:
             drawn, code = self.stage_a(images, quantized)
+        drawn = drawn.float()
         self.codebook.observe(code.indices, code.unquantized * self.stage_a.scale_factor, rng, self.step)
         metrics = {"psnr": psnr(drawn.detach(), images), **self.codebook.metrics()}
         active = self._adversary_is_active()
         views = self.balance.views(drawn, features[0]) if active else (drawn, drawn)
         loss = pixel_loss(views[0], images, settings.l1_weight, settings.l2_weight)
         if self.perceptual is not None:
-            metrics["perceptual"] = self.perceptual(views[0], images).mean()
-            loss = loss + settings.perceptual_weight * metrics["perceptual"]
+            perceptual = self.perceptual(views[0], images).mean()
+            loss = loss + settings.perceptual_weight * perceptual
+            metrics["perceptual"] = perceptual.detach()
         loss = loss + code.codebook_loss + settings.commitment_weight * code.commitment_loss
         metrics |= {"reconstruction": loss.detach(), "commitment": code.commitment_loss.detach()}
         if active:
@@ -107,13 +110,15 @@ class StageARecipe:
         images = pictures(batch)
         every = torch.ones(len(images), dtype=torch.bool, device=images.device)
         with evaluating(self.stage_a):
-            quantized, unquantized = (self.stage_a(images, mask)[0].clamp(0, 1) for mask in (every, ~every))
-        return {"original": images, "reconstructed": unquantized, "reconstructed, quantized": quantized}
+            quantized, unquantized = (self.stage_a(images, mask)[0] for mask in (every, ~every))
+        rows = {"original": images, "reconstructed, quantized": quantized, "reconstructed": unquantized}
+        return {label: row.float().clamp(0, 1) for label, row in rows.items()}
 
     def after_step(self, step: int) -> None:
         self.codebook.after_step(step, self.stage_a.vquantizer.codebook.weight)
         self.balance.after_step()
-        self.discriminator.update_spectral_norms()
+        with whole_weights(self.discriminator):
+            self.discriminator.update_spectral_norms()
         self._drawn.clear()
         self.step = step + 1
 

@@ -15,7 +15,7 @@ from dataset_tools.batches import Batch
 from modules.conditions import stage_b_inputs
 from train.conditioning import compress, drop_captions, keep_rows, random_scale
 from train.config import Config
-from train.encoders import FrozenText
+from train.encoders import Encoders
 from train.networks import (
     check_networks,
     evaluating,
@@ -44,12 +44,12 @@ class StageBRecipe:
             self.learning.append("semantic_compressor")
         check_networks(self.model, self.learning)
         self.dtype = network_dtype(config.run.precision)
-        self.text = FrozenText(self.model.text_encoder, self.dtype)
+        self.encoders = Encoders(self.model.text_encoder, None, self.dtype)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
 
     def build(self, device: torch.device) -> None:
         self.stage_a = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
-        self.text.build(device)
+        self.encoders.build(device)
         self.stage_b = learning_network("stage_b", self.model.stage_b, device)
         compressor = self.model.semantic_compressor
         if "semantic_compressor" in self.learning:
@@ -70,11 +70,11 @@ class StageBRecipe:
         return {
             "gdf": self.objective.spec,
             "compressor_scale": self.settings.compressor_scale,
-            "text_encoder": self.text.fact(),
+            **self.encoders.facts(),
         }
 
     def export(self, folder: Path) -> None:
-        self.text.export(folder)
+        self.encoders.export(folder)
 
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         settings, images = self.settings, pictures(batch)
@@ -114,7 +114,7 @@ class StageBRecipe:
         return self.stage_a.encode_unquantized(images).float()
 
     def _conditions(self, captions: list[str], effnet: Tensor) -> dict[str, Tensor]:
-        return stage_b_inputs(self.text(captions), effnet)
+        return stage_b_inputs(self.encoders.text(captions), effnet)
 
     def _noise(self, latents: Tensor, rng: StepRng) -> Tensor | None:
         if self.settings.noise == "white":

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
-from modules.conditions import stage_c_inputs
+from modules.conditions import TextFeatures, stage_c_inputs
 from train.conditioning import compress, drop_captions
 from train.config import Config
-from train.encoders import FrozenImages, FrozenText
+from train.encoders import Encoders
 from train.networks import (
     check_networks,
     evaluating,
@@ -38,8 +38,7 @@ class StageCRecipe:
         check_networks(self.model, learning=("stage_c",))
         self.image_size_px = config.data.image_size_px
         self.dtype = network_dtype(config.run.precision)
-        self.text = FrozenText(self.model.text_encoder, self.dtype)
-        self.images = FrozenImages(self.model.image_encoder, self.dtype) if self.model.image_encoder else None
+        self.encoders = Encoders(self.model.text_encoder, self.model.image_encoder, self.dtype)
         self.viewer = LatentViewer(self.model.previewer, self.model.stage_b, self.model.stage_a, self.dtype)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
 
@@ -48,9 +47,8 @@ class StageCRecipe:
             "semantic_compressor", self.model.semantic_compressor, device, self.dtype
         )
         self.stage_c = learning_network("stage_c", self.model.stage_c, device)
-        for helper in (self.text, self.images, self.viewer):
-            if helper is not None:
-                helper.build(device)
+        self.encoders.build(device)
+        self.viewer.build(device)
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.stage_c}
@@ -69,41 +67,26 @@ class StageCRecipe:
             "gdf": self.objective.spec,
             "compression": self.compression,
             "image_size_px": round(latents_side * self.compression),
-            "text_encoder": self.text.fact(),
-            **({"image_encoder": self.images.fact()} if self.images else {}),
+            **self.encoders.facts(),
         }
 
     def export(self, folder: Path) -> None:
-        for encoder in (self.text, self.images):
-            if encoder is not None:
-                encoder.export(folder)
+        self.encoders.export(folder)
 
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         images = pictures(batch)
         captions = drop_captions(batch["captions"], self.settings.caption_dropout, rng)
-        embeds = self.images(images, self.settings.image_kept, rng) if self.images else None
-        conditions = stage_c_inputs(self.text(captions), embeds, self.stage_c.config["c_clip_img"])
-        return self.objective.loss(
-            self.stage_c,
-            compress(self.semantic_compressor, images, self.settings.compressor_scale),
-            conditions,
-            rng,
-        )
+        embeds = self.encoders.images(images, self.settings.image_kept, rng)
+        conditions = self._inputs(self.encoders.text(captions), embeds)
+        return self.objective.loss(self.stage_c, self._compress(images), conditions, rng)
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
         images = pictures(batch)
-        text, empty = self.text(batch["captions"]), self.text([""] * len(images))
-        inputs = [
-            stage_c_inputs(features, None, self.stage_c.config["c_clip_img"]) for features in (text, empty)
-        ]
+        text, empty = self.encoders.text(batch["captions"]), self.encoders.text([""] * len(images))
+        inputs = [self._inputs(features) for features in (text, empty)]
         with evaluating(self.stage_c):
-            sheet = self.objective.sheet(
-                self.stage_c,
-                compress(self.semantic_compressor, images, self.settings.compressor_scale),
-                *inputs,
-                rng,
-            )
+            sheet = self.objective.sheet(self.stage_c, self._compress(images), *inputs, rng)
         rows = {"original": images}
         for label, latents in sheet._asdict().items():
             rows[label] = self.viewer(latents, text, empty, self.compression, rng)
@@ -117,3 +100,9 @@ class StageCRecipe:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.objective.load_state_dict(state)
+
+    def _compress(self, images: Tensor) -> Tensor:
+        return compress(self.semantic_compressor, images, self.settings.compressor_scale)
+
+    def _inputs(self, text: TextFeatures, embeds: Tensor | None = None) -> dict[str, Tensor]:
+        return stage_c_inputs(text, embeds, self.stage_c.config["c_clip_img"])
