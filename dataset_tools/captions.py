@@ -117,11 +117,15 @@ def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         reader = csv.DictReader(file, strict=True)
         try:
             for row in reader:
-                if None in row or None in row.values():
-                    raise ValueError(f"expected {len(reader.fieldnames or ())} fields, found another number")
-                yield reader.line_num, {column: _plain(column, text) for column, text in row.items() if text}
-        except (csv.Error, ValueError) as error:
-            raise ValueError(f"{path} line {reader.line_num}: {error}") from error
+                if None in row or None in row.values():  # csv's mark for too many or too few fields
+                    expected = f"expected {len(reader.fieldnames or ())} fields as in the first line"
+                    raise ValueError(f"{path} line {reader.line_num}: {expected}, found another number")
+                filled = {column: text for column, text in row.items() if column and text}
+                yield reader.line_num, {column: _plain(column, text) for column, text in filled.items()}
+        except csv.Error as error:
+            raise ValueError(f"{path} after line {reader.line_num}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 text (byte {error.start})") from error
 
 
 def _plain(column: str, text: str) -> str | int | float:

@@ -20,6 +20,7 @@ from dataset_tools.survey import ShardSurvey, survey_shard
 MAX_NAMED = 20
 """Lines of each list that are printed; --json has all."""
 MAX_IN_GROUP = 4
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,8 +55,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the command. Raises ValueError or OSError for what the user must change."""
     buckets = Buckets(args.image_size**2, args.ratios, args.multiple)
     shards = expand(args.shards)
-    if args.plot and not args.plot.resolve().parent.is_dir():
-        raise FileNotFoundError(f"--plot {args.plot}: no such folder")
+    if args.plot:
+        _check_plot(args.plot)
     surveys = _survey(shards, min(args.workers, len(shards) - 1))
     found = findings(surveys, buckets)
     if args.plot and found["samples"]:
@@ -64,6 +65,14 @@ def main(args: argparse.Namespace) -> int:
         save_plot(args.plot, [picture for survey in surveys for picture in survey.pictures], found)
     print(json.dumps(found, indent=1) if args.json else "\n".join(_text(found)))
     return 0
+
+
+def _check_plot(path: Path) -> None:
+    """Raise before the long part when the plot could not be written after it."""
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise ValueError(f"--plot {path}: expected a name ending in {' or '.join(PLOT_SUFFIXES)}")
+    if not path.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--plot {path}: no such folder")
 
 
 def _survey(shards: list[str], num_workers: int) -> list[ShardSurvey]:

@@ -38,9 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of a shard, at most, such as 500M (default: 1G)",
     )
     parser.add_argument("--reencode", choices=sorted(ENCODINGS), help="encode every picture anew")
-    quality = whole_number(1, 100)
     parser.add_argument(
-        "--quality", type=quality, default=95, metavar="Q", help="of jpg and webp (default: 95)"
+        "--quality",
+        type=whole_number(1, 100),
+        default=95,
+        metavar="Q",
+        help="of jpg and webp, 1 to 100 (default: %(default)s)",
     )
     parser.add_argument(
         "--max-size", type=whole_number(1), metavar="PX", help="shrink pictures whose longer side is longer"
@@ -83,6 +86,6 @@ def _print_summary(summary: Summary, left_out: list[LeftOut], out: Path) -> None
     removed = f", {summary.removed} old ones removed" if summary.removed else ""
     print(f"{summary.samples} samples in {summary.shards} shards{again}{removed}: {out}")
     if left_out:
-        unreadable = f"{len(summary.left_out)} unreadable pictures, " if summary.left_out else ""
-        others = len(left_out) - len(summary.left_out)
-        print(f"left out: {unreadable}{others} other files; the reasons are in {out / REPORT_NAME}")
+        num_unreadable, num_others = len(summary.left_out), len(left_out) - len(summary.left_out)
+        counts = f"{num_unreadable} unreadable pictures and {num_others} other files"
+        print(f"left out {counts}; the reasons are in {out / REPORT_NAME}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dataset_tools.findings import LONG_CAPTION_WORDS, caption_words
 from dataset_tools.survey import Picture
@@ -32,26 +32,26 @@ def save_plot(path: Path, pictures: Sequence[Picture], found: dict[str, Any]) ->
 def _draw_sizes(axes: Axes, pictures: Sequence[Picture]) -> None:
     """Histogram of the side of a square of the same area: what counts for the resolution."""
     sides = np.sqrt([picture.width_px * picture.height_px for picture in pictures])
-    axes.hist(sides, bins=_log_bins(sides), color=BARS, edgecolor="white")
-    _log_axis(axes, sides, "{:.0f}")
+    steps = [step * 10**power for power in range(6) for step in (1, 1.5, 2, 3, 5, 7)]
+    _log_histogram(axes, sides, {step: f"{step:g}" for step in steps})
     axes.set(title="Size", xlabel="√(width × height), px", ylabel="pictures")
 
 
 def _draw_ratios(axes: Axes, pictures: Sequence[Picture], buckets: Sequence[dict[str, Any]]) -> None:
     """Histogram of the aspect ratios, with the buckets' own."""
     ratios = np.array([picture.width_px / picture.height_px for picture in pictures])
-    axes.hist(ratios, bins=_log_bins(ratios), color=BARS, edgecolor="white")
+    wide = ((1, 1), (3, 2), (2, 1), (3, 1), (4, 1), (6, 1), (10, 1))
+    named = {width / height: f"{width}:{height}" for w, h in wide for width, height in ((w, h), (h, w))}
+    _log_histogram(axes, ratios, named)
     for row in buckets:
         axes.axvline(row["width_px"] / row["height_px"], color=MARKS, linewidth=0.8, linestyle=":")
-    _log_axis(axes, ratios, "{:.3g}")
-    axes.set(title="Aspect ratio (dotted: buckets in use)", xlabel="width / height", ylabel="pictures")
+    axes.set(title="Aspect ratio (dotted: buckets in use)", xlabel="width : height", ylabel="pictures")
 
 
 def _draw_captions(axes: Axes, pictures: Sequence[Picture], captions: dict[str, Any]) -> None:
     words = np.array([caption_words(picture) for picture in pictures if picture.caption])
-    axes.set(title="Caption length", xlabel="words", ylabel="captions")
-    note = f"{captions['missing']} missing, {captions['empty']} empty"
-    axes.text(0.98, 0.96, note, transform=axes.transAxes, ha="right", va="top")
+    title = f"Caption length ({captions['missing']} missing, {captions['empty']} empty)"
+    axes.set(title=title, xlabel="words", ylabel="captions")
     if not len(words):
         return
     step = max(1, int(words.max()) // 40)
@@ -60,7 +60,7 @@ def _draw_captions(axes: Axes, pictures: Sequence[Picture], captions: dict[str, 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if captions["long"]:
         axes.axvline(LONG_CAPTION_WORDS, color=MARKS, linestyle=":", label="may be cut from here on")
-        axes.legend(loc="center right")
+        axes.legend(loc="upper right")
 
 
 def _draw_buckets(axes: Axes, buckets: Sequence[dict[str, Any]]) -> None:
@@ -85,17 +85,13 @@ def _draw_buckets(axes: Axes, buckets: Sequence[dict[str, Any]]) -> None:
     table.scale(1, min(1.5, 23 / (len(rows) + 1)))
 
 
-def _log_bins(values: np.ndarray) -> list[float]:
-    """Return the edges of 40 bars of equal width on a logarithmic axis."""
+def _log_histogram(axes: Axes, values: np.ndarray, ticks: dict[float, str]) -> None:
+    """Draw a histogram whose horizontal axis is logarithmic, labelled where the ticks lie on it."""
     low, high = values.min(), values.max()
     margin = 1.02 if high > low * 1.05 else 1.5  # a single value gets a bar that is not all of the axis
-    return np.geomspace(low / margin, high * margin, 41).tolist()
-
-
-def _log_axis(axes: Axes, values: np.ndarray, label: str) -> None:
-    """Make the horizontal axis logarithmic, with ticks at even steps over the range that is there."""
+    edges = np.geomspace(low / margin, high * margin, 42)
+    axes.hist(values, bins=edges.tolist(), color=BARS, edgecolor="white")
     axes.set_xscale("log")
-    edges = _log_bins(values)
-    axes.xaxis.set_major_locator(FixedLocator(np.geomspace(edges[0], edges[-1], 8).tolist()))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: label.format(value)))
+    shown = {value: label for value, label in sorted(ticks.items()) if edges[0] <= value <= edges[-1]}
     axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(list(shown), list(shown.values()))

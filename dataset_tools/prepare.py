@@ -61,9 +61,10 @@ def _shrunk(image: Image.Image, factor: float) -> Image.Image:
 def _encode(image: Image.Image, ext: str, quality: int) -> bytes:
     """Encode RGB pixels without any metadata; JPEG with full colour resolution."""
     buffer = BytesIO()
-    options: dict[str, int] = {
+    options: dict[str, dict[str, int]] = {
         "jpg": {"quality": quality, "subsampling": 0},
         "webp": {"quality": quality},
-    }.get(ext, {})
-    image.save(buffer, ENCODINGS[ext], **options)
+        "png": {},
+    }
+    image.save(buffer, ENCODINGS[ext], **options[ext])
     return buffer.getvalue()

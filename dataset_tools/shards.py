@@ -149,14 +149,14 @@ def shard_name(number: int) -> str:
 
 def write_index(folder: Path, infos: Iterable[ShardInfo]) -> None:
     """Write `index.json`: totals, and name, samples, bytes, checksum and picture sizes of each shard."""
-    shards = [info._asdict() for info in infos]
-    index = {
+    infos = list(infos)
+    totals = {
         "version": 1,
-        "samples": sum(shard["samples"] for shard in shards),
-        "bytes": sum(shard["bytes"] for shard in shards),
-        "shards": shards,
+        "samples": sum(info.samples for info in infos),
+        "bytes": sum(info.bytes for info in infos),
     }
-    write_whole(folder / INDEX_NAME, json.dumps(index, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(info._asdict()) for info in infos)  # one per shard: readable, and short
+    write_whole(folder / INDEX_NAME, json.dumps(totals)[:-1] + f', "shards": [\n{lines}\n]}}\n')
 
 
 def write_whole(path: Path, text: str) -> None:
