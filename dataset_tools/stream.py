@@ -41,6 +41,7 @@ class Stream:
         self.skipped: Counter[str] = Counter()
         self.wait_s = 0.0
         self._named: set[tuple[str, str]] = set()
+        self._first = ""  # of those named
         self._lanes = [Lane() for _ in range(1 if self.by_samples else self._num_lanes)]
         self._next_lane = 0
         self._epoch = 0
@@ -49,12 +50,15 @@ class Stream:
     def __iter__(self) -> Iterator[Batch]:
         """Go on after the batch that was taken last, or that `load_state_dict` says."""
         items = iter(self._loader())
-        while True:
-            begin = time.perf_counter()
-            batch = self._take(next(items))
-            self.wait_s += time.perf_counter() - begin
-            if batch is not None:
-                yield batch
+        try:
+            while True:
+                begin = time.perf_counter()
+                batch = self._take(next(items))
+                self.wait_s += time.perf_counter() - begin
+                if batch is not None:
+                    yield batch
+        finally:
+            del items  # ends the workers at once; a traceback that someone keeps would keep them
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the batch taken last, as plain data; batches fetched ahead do not count.
@@ -147,12 +151,13 @@ class Stream:
             return
         self._named.add((skipped.kind, skipped.name))
         self.skipped[skipped.kind] += skipped.num_samples
+        self._first = self._first or f"{skipped.name}: {skipped.reason}"
         level = logging.INFO if skipped.kind == "filtered" else logging.WARNING
         log.log(level, "data: skipped %s %s: %s", skipped.kind, skipped.name, skipped.reason)
 
     def _summary(self) -> str:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(self.skipped.items()))
-        return f"left out: {counts}" if counts else "the shards hold no samples"
+        return f"left out: {counts}; the first: {self._first}" if counts else "the shards hold no samples"
 
     def _walk(self) -> dict[str, Any]:
         """All that the sequence of batches depends on."""

@@ -1,0 +1,144 @@
+"""A stream that is stopped, rebuilt and loaded goes on with the very batches it would have yielded."""
+
+import itertools
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dataset_tools import batches
+from dataset_tools.data_config import DataConfig
+from dataset_tools.filters import Filter
+from dataset_tools.stream import Stream
+
+SIZES = [(16, 16), (32, 16), (15, 17), (16, 32), (40, 18)]
+COUNTS = [7, 5, 9, 6]
+
+
+@pytest.fixture
+def folder(make_shards, make_tar):
+    """27 samples in four shards, some filtered, one that cannot be decoded, and a shard that is no tar."""
+    folder = make_shards(COUNTS, SIZES, with_facts=True)
+    (folder / "000004.tar").write_bytes(b"no tar" * 500)
+    facts = b'{"width_px": 16, "height_px": 16, "number": 99}'
+    members = [("bad.png", b"no picture"), ("bad.txt", b"99"), ("bad.json", facts)]
+    make_tar(folder / "000005.tar", members)
+    return folder
+
+
+def config(folder, **changes) -> DataConfig:
+    settings = {
+        "shards": str(folder),
+        "image_size_px": 16,
+        "multiple_px": 4,
+        "aspect_ratios": ["1/1", "1/2"],
+        "random_ratio": 0.2,
+        "crop": "random",
+        "flip": 0.5,
+        "filters": [Filter("number", "!=", 3)],
+        "batch_size": 2,
+        "shuffle": 10,
+    }
+    return DataConfig(**(settings | changes))
+
+
+def take(stream, number):
+    return list(itertools.islice(stream, number))
+
+
+def assert_same(some, others):
+    assert [batch["keys"] for batch in some] == [batch["keys"] for batch in others]
+    for one, other in zip(some, others, strict=True):
+        assert one["captions"] == other["captions"] and one["facts"] == other["facts"]
+        assert torch.equal(one["images"], other["images"])
+
+
+def through_json(state):
+    return json.loads(json.dumps(state))
+
+
+@pytest.mark.parametrize("split", ["shards", "samples"])
+def test_resume_is_exact_at_every_position(folder, split):
+    """Positions within an epoch, at its end, before and after the states that workers send."""
+    settings = config(folder, split=split, num_workers=0)
+    whole = take(Stream(settings, seed=1), 80)
+    stream = Stream(settings, seed=1)
+    iterator = iter(stream)
+    for position in range(70):
+        if position % 3 == 0 or 30 <= position <= 36:
+            resumed = Stream(settings, seed=1)
+            resumed.load_state_dict(through_json(stream.state_dict()))
+            assert_same(take(resumed, 5), whole[position : position + 5])
+        next(iterator)
+
+
+@pytest.mark.parametrize("split", ["shards", "samples"])
+@pytest.mark.parametrize("stop", [1, 8, 33, 66])
+def test_resume_is_exact_with_workers_that_read_ahead(folder, split, stop):
+    settings = config(folder, split=split, num_workers=2)
+    for rank in range(2):
+        whole = take(Stream(settings, rank=rank, world_size=2, seed=1), stop + 9)
+        stream = Stream(settings, rank=rank, world_size=2, seed=1)
+        assert_same(take(stream, stop), whole[:stop])
+        resumed = Stream(settings, rank=rank, world_size=2, seed=1)
+        resumed.load_state_dict(through_json(stream.state_dict()))
+        assert_same(take(resumed, 4), whole[stop : stop + 4])
+        again = Stream(settings, rank=rank, world_size=2, seed=1)
+        again.load_state_dict(resumed.state_dict())
+        assert_same(take(again, 5), whole[stop + 4 :])
+
+
+def test_by_samples_other_numbers_of_ranks_and_workers_go_on_exactly(folder):
+    settings = config(folder, split="samples", num_workers=0, batch_size=4)
+    whole = take(Stream(settings, seed=1), 50)
+    stream = Stream(settings, seed=1)
+    take(stream, 41)
+    for rank in range(2):
+        resumed = Stream(replace(settings, batch_size=2, num_workers=2), rank=rank, world_size=2, seed=1)
+        resumed.load_state_dict(stream.state_dict())
+        expected = [batch["keys"][2 * rank : 2 * rank + 2] for batch in whole[41:]]
+        assert [batch["keys"] for batch in take(resumed, 9)] == expected
+
+
+def test_iterating_again_goes_on(folder):
+    settings = config(folder, num_workers=0)
+    whole = take(Stream(settings), 10)
+    stream = Stream(settings)
+    assert_same(take(stream, 6) + take(stream, 4), whole)
+
+
+@pytest.mark.parametrize("split", ["shards", "samples"])
+def test_resume_decodes_nothing_that_was_consumed(folder, split, monkeypatch):
+    settings = config(folder, split=split, num_workers=0)
+    stream = Stream(settings, seed=1)
+    take(stream, 62)  # two epochs and 30 batches after the last state that was sent
+    decoded = []
+    original = batches._picture
+
+    def spy(ref, *rest):
+        decoded.append(ref.key)
+        return original(ref, *rest)
+
+    monkeypatch.setattr(batches, "_picture", spy)
+    resumed = Stream(settings, seed=1)
+    resumed.load_state_dict(stream.state_dict())
+    batch = take(resumed, 1)[0]
+    assert set(batch["keys"]) <= set(decoded)
+    assert len(decoded) <= len(batch["keys"]) + 1  # one more if the broken picture is among them
+
+
+def test_with_another_seed_or_data_set_it_goes_on_with_the_next_epoch(folder, caplog):
+    settings = config(folder, num_workers=0, split="shards")
+    stream = Stream(settings, seed=1)
+    take(stream, 20)
+    epoch = stream.state_dict()["epoch"]
+    assert epoch > 0
+    caplog.set_level(logging.WARNING)
+    resumed = Stream(replace(settings, image_size_px=32), seed=2)
+    resumed.load_state_dict(stream.state_dict())
+    take(resumed, 1)
+    assert resumed.state_dict()["epoch"] == epoch + 1
+    message = f"data: ['image_size_px', 'seed'] changed since the checkpoint; going on with epoch {epoch + 1}"
+    assert message in [record.getMessage() for record in caplog.records]
