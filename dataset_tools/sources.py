@@ -41,8 +41,13 @@ def is_remote(name: str) -> bool:
     return "://" in name
 
 
-def expand_braces(text: str) -> Iterator[str]:
-    """Yield the texts that {a,b} and {008..012} stand for, as a shell does; others stay as they are."""
+def expand_braces(text: str) -> list[str]:
+    """The texts that {a,b} and {008..012} stand for, as in a shell; other braces stay as they are."""
+    return list(dict.fromkeys(_each_of_braces(text)))
+
+
+def _each_of_braces(text: str) -> Iterator[str]:
+    """Innermost braces first; nested ones yield some texts more than once."""
     match = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", text)
     if match is None:
         yield text
@@ -54,7 +59,7 @@ def expand_braces(text: str) -> Iterator[str]:
     else:
         options = match[1].split(",")
     for option in options:
-        yield from expand_braces(text[: match.start()] + option + text[match.end() :])
+        yield from _each_of_braces(text[: match.start()] + option + text[match.end() :])
 
 
 def _expand_one(name: str) -> list[str]:

@@ -13,6 +13,7 @@ from dataset_tools.batches import Lane, WorkerDataset
 from dataset_tools.data_config import DataConfig
 from dataset_tools.fetch import ShardReader
 from dataset_tools.filters import Filter
+from dataset_tools.records import read_samples
 from dataset_tools.sample_refs import ShardIndexer
 from dataset_tools.stream import Stream
 from dataset_tools.walker import Walker
@@ -61,6 +62,19 @@ def test_sizes_come_from_the_header_when_no_fact_names_them(make_shards):
     read = take(Stream(config(make_shards([20], SIZES, with_facts=False))), 8)
     assert keys_of(known) == keys_of(read)
     assert [batch["images"].shape for batch in known] == [batch["images"].shape for batch in read]
+
+
+def test_the_places_of_pictures_are_read_without_their_bytes(make_shards):
+    shard = make_shards([9], SIZES) / "000000.tar"
+    with shard.open("rb") as file:
+        whole = list(read_samples(file, "s", print))
+        file.seek(0)
+        places = list(read_samples(file, "s", print, with_pictures=False))
+    assert [sample._replace(image_bytes=b"") for sample in whole] == places
+    content = shard.read_bytes()
+    for sample, place in zip(whole, places, strict=True):
+        begin = place.image_offset
+        assert content[begin : begin + place.image_num_bytes] == sample.image_bytes
 
 
 def test_every_epoch_holds_each_sample_once_though_buckets_end_half_full(make_shards):
