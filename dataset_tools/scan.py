@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from dataset_tools.captions import Table, find_tables, name_key, read_table, read_text_caption
 from dataset_tools.images import SUFFIXES
-from dataset_tools.records import MAX_MEMBER_BYTES
+from dataset_tools.tar_members import MAX_MEMBER_BYTES
 
 OWN_FACTS = ("width_px", "height_px", "source")
 """Names in a sample's json that `pack` fills; columns of a table that are called so are left out."""

@@ -2,11 +2,12 @@
 
 import gzip
 import io
+import random
 import tarfile
 
 import pytest
 
-from dataset_tools import records
+from dataset_tools import tar_members
 from dataset_tools.records import read_samples
 
 
@@ -207,7 +208,7 @@ def test_places_without_pictures():
 
 
 def test_member_of_absurd_size_is_refused(monkeypatch):
-    monkeypatch.setattr(records, "MAX_MEMBER_BYTES", 100)
+    monkeypatch.setattr(tar_members, "MAX_MEMBER_BYTES", 100)
     samples, broken = read(tar_of(sample("a", bytes(101)) + sample("b", bytes(100))))
     assert keys(samples) == ["b"]
     assert "more than 100 bytes" in broken[0].reason
@@ -225,3 +226,39 @@ def test_failing_connection_ends_the_shard_with_a_report():
     samples = list(read_samples(Failing(data), "s.tar", broken.append))
     assert len(samples) < 50
     assert "connection reset" in broken[0].reason
+
+
+def patched_header(data: bytes, start: int, field: slice, value: bytes) -> bytes:
+    """Return a tar with a field of the header at `start` replaced, and its checksum made right."""
+    header = bytearray(data[start : start + 512])
+    header[field] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return data[:start] + bytes(header) + data[start + 512 :]
+
+
+@pytest.mark.parametrize("with_pictures", [True, False])
+def test_negative_size_does_not_lead_round_in_circles(with_pictures):
+    size = b"\xff" * 10 + (-1024 & 0xFFFF).to_bytes(2, "big")
+    data = patched_header(tar_of(sample("a") + sample("b")), 6 * 512, slice(124, 136), size)
+    broken = []
+    samples = list(read_samples(io.BytesIO(data), "s.tar", broken.append, with_pictures=with_pictures))
+    assert keys(samples) in (["a"], [])
+    assert any("negative" in b.reason or "damaged" in b.reason for b in broken)
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_random_damage_never_raises(format):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as tar:
+        for name, content in [m for key in ("a", "b" * 150, "é" * 60) for m in sample(key)]:
+            header = tarfile.TarInfo(name)
+            header.size, header.mtime = len(content), 1.5
+            header.pax_headers = {"GNU.sparse.map": "0,5", "GNU.sparse.size": "5", "size": str(len(content))}
+            tar.addfile(header, io.BytesIO(content))
+    whole, rng = buffer.getvalue(), random.Random(0)
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(rng.choice([1, 3, 20])):
+            data[rng.randrange(len(data))] = rng.choice(b"\x00\xff0=xSL \x80")
+        read(bytes(data))
