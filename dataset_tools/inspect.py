@@ -7,19 +7,16 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from dataset_tools.arguments import whole_number
 from dataset_tools.buckets import RELEASED_RATIOS, Buckets
-from dataset_tools.findings import LONG_CAPTION_WORDS, findings
+from dataset_tools.findings import findings
+from dataset_tools.findings_text import findings_text
 from dataset_tools.lookahead import Lookahead
 from dataset_tools.progress import progress_bar
 from dataset_tools.sources import expand
 from dataset_tools.survey import ShardSurvey, survey_shard
 
-MAX_NAMED = 20
-"""Lines of each list that are printed; --json has all."""
-MAX_IN_GROUP = 4
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -57,13 +54,13 @@ def main(args: argparse.Namespace) -> int:
     shards = expand(args.shards)
     if args.plot:
         _check_plot(args.plot)
-    surveys = _survey(shards, min(args.workers, len(shards) - 1))
+    surveys = _survey(shards, min(args.workers, len(shards)) if len(shards) > 1 else 0)
     found = findings(surveys, buckets)
     if args.plot and found["samples"]:
         from dataset_tools.plot import save_plot  # matplotlib is slow to import
 
         save_plot(args.plot, [picture for survey in surveys for picture in survey.pictures], found)
-    print(json.dumps(found, indent=1) if args.json else "\n".join(_text(found)))
+    print(json.dumps(found, indent=1) if args.json else "\n".join(findings_text(found)))
     return 0
 
 
@@ -83,90 +80,3 @@ def _survey(shards: list[str], num_workers: int) -> list[ShardSurvey]:
             surveys.append(done[number])
             advance(1)
     return surveys
-
-
-def _text(found: dict[str, Any]) -> list[str]:
-    """Write the findings as lines for people."""
-    lines = [f"{found['samples']} usable samples in {found['shards']} shards, {_size(found['bytes'])}"]
-    lines += _named(f"{len(found['broken'])} broken", [_broken_line(row) for row in found["broken"]])
-    if not found["samples"]:
-        return [*lines, "nothing to train on"]
-    formats = ", ".join(f"{count} {ext}" for ext, count in found["formats"].items())
-    lines += ["", f"formats: {formats}"]
-    lines += [f"{name}: {_range(found[key], unit)}" for name, key, unit in _SPREADS]
-    lines += ["", *_bucket_table(found["buckets"])]
-    return [*lines, "", *_caption_lines(found), *_duplicate_lines(found)]
-
-
-_SPREADS = (
-    ("width", "width_px", " px"),
-    ("height", "height_px", " px"),
-    ("width / height", "aspect_ratio", ""),
-)
-
-
-def _range(spread: dict[str, float], unit: str = "") -> str:
-    low, middle, high = (f"{spread[key]:.4g}" for key in ("min", "median", "max"))
-    return f"{low} to {high}{unit}, half below {middle}"
-
-
-def _bucket_table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = [f"{'bucket':>11} {'pictures':>9} {'cropped: mean':>14} {'most':>6} {'enlarged':>9} {'up to':>6}"]
-    for row in rows:
-        size = f"{row['width_px']}x{row['height_px']}"
-        cropped = f"{row['mean_cropped']:>14.1%} {row['max_cropped']:>6.1%}"
-        scale = f"{row['max_scale']:.2f}x" if row["enlarged"] else ""
-        lines.append(f"{size:>11} {row['pictures']:>9} {cropped} {row['enlarged']:>9} {scale:>6}".rstrip())
-    return lines
-
-
-def _caption_lines(found: dict[str, Any]) -> list[str]:
-    captions = found["captions"]
-    total = found["samples"] - captions["missing"] - captions["empty"]
-    absent = f"{captions['missing']} missing, {captions['empty']} empty"
-    lines = [f"captions: {total}, {captions['different']} different; {absent}"]
-    if captions["words"]:
-        lines.append(f"words: {_range(captions['words'])}")
-    if captions["long"]:
-        lines.append(
-            f"{captions['long']} have more than {LONG_CAPTION_WORDS} words; their end may be cut off"
-        )
-    return lines
-
-
-_DUPLICATES = {
-    "keys": "keys used more than once",
-    "identical": "pictures that are there more than once",
-    "similar": "groups of pictures that look alike",
-}
-
-
-def _duplicate_lines(found: dict[str, Any]) -> list[str]:
-    lines = []
-    for kind, title in _DUPLICATES.items():
-        groups = found["duplicates"][kind]
-        lines += _named(f"{len(groups)} {title}", [_group_line(group) for group in groups])
-    return lines
-
-
-def _group_line(group: list[str]) -> str:
-    more = f"  and {len(group) - MAX_IN_GROUP} more" if len(group) > MAX_IN_GROUP else ""
-    return "  ".join(group[:MAX_IN_GROUP]) + more
-
-
-def _named(title: str, rows: list[str]) -> list[str]:
-    """Write a title and, below it, as many rows as are worth reading."""
-    more = [f"  and {len(rows) - MAX_NAMED} more; --json lists all"] if len(rows) > MAX_NAMED else []
-    return [title + (":" if rows else ""), *(f"  {row}" for row in rows[:MAX_NAMED]), *more]
-
-
-def _broken_line(row: dict[str, str]) -> str:
-    return f"{row['shard']}{':' if row['key'] else ''}{row['key']}: {row['reason']}"
-
-
-def _size(num_bytes: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.4g} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.4g} TiB"
