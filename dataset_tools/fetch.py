@@ -7,8 +7,10 @@ behind, a resumed run finds every sample by its offset, and all processes of a m
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -65,6 +67,17 @@ class ShardReader:
         if len(data) < num_bytes:
             raise OSError(f"{shard} ends at byte {offset + len(data)}, expected {offset + num_bytes}")
         return data
+
+    def prefetch(self, shards: Sequence[str]) -> None:
+        """Begin to fetch the remote ones in the background; what fails is tried again when it is read."""
+        remote = [shard for shard in shards if is_remote(shard)]
+        if remote:
+            threading.Thread(target=self._fetch_all, args=(remote,), daemon=True).start()
+
+    def _fetch_all(self, urls: Sequence[str]) -> None:
+        for url in urls:
+            with suppress(OSError):
+                self._fetched(url)
 
     def close(self) -> None:
         while self._open:

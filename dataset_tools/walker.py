@@ -93,6 +93,7 @@ class Walker:
         while end < len(shards) and (end == self.block or len(refs) < self.shuffle):
             refs.extend(self.indexer.refs(shards[end], self.epoch))
             end += 1
+        self.indexer.reader.prefetch(shards[end : 2 * end - self.block])  # about what comes next
         if self.shuffle:
             Random(f"{self.seed}/{self.epoch}/{self.block}").shuffle(refs)
         return refs, end

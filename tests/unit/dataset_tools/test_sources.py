@@ -191,6 +191,16 @@ def test_a_connection_that_stays_broken_and_a_404_are_skipped_and_named(
     assert not list((tmp_path / "cache").glob("*.part"))
 
 
+def test_the_next_shards_are_fetched_while_the_first_are_read(make_shards, server, tmp_path):
+    make_shards([4, 4, 4, 4])
+    url = f"{server[0]}/shards/{{000000..000003}}.tar"
+    keys_of(Stream(config(url, tmp_path, shuffle=0)), 1)
+    deadline = time.monotonic() + 5
+    while not server[1]["000001.tar"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert set(server[1]) == {"000000.tar", "000001.tar"}
+
+
 def test_a_server_that_is_not_there_ends_with_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(ValueError, match="nothing usable in http://127.0.0.1:9/a.tar: left out: 1 shard"):
