@@ -20,7 +20,8 @@ FOLDER = Path(os.environ.get("KASKADE_ORACLE") or Path(__file__).parent.parent /
 
 def recorded() -> dict[str, dict[str, Any]]:
     """The files that hold bucket cases, told by their content."""
-    contents = {path.name: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+    paths = sorted(FOLDER.rglob("*.json"))
+    contents = {str(path.relative_to(FOLDER)): json.loads(path.read_text()) for path in paths}
     return {name: data for name, data in contents.items() if isinstance(data, dict) and "tables" in data}
 
 
