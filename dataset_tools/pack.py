@@ -77,6 +77,10 @@ def main(args: argparse.Namespace) -> int:
     if not summary.samples:
         raise ValueError(f"{source}: no picture can be read; the reasons are in {out / REPORT_NAME}")
     _print_summary(summary, left_out, out)
+    unreadable = {row.file for row in summary.left_out}
+    silent = sum(entry.caption is None and entry.source not in unreadable for entry in found.entries)
+    if silent:
+        print(f"{silent} samples have no caption; training skips them unless data.missing_caption=empty")
     return 0
 
 

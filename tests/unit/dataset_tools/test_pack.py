@@ -74,6 +74,13 @@ def test_pictures_are_kept_byte_for_byte_with_their_captions_and_facts(photos, t
     assert capsys.readouterr().out == f"12 samples in 1 shards: {out}\n"
 
 
+def test_missing_captions_are_counted(photos, tmp_path, capsys):
+    (photos / "p00.txt").unlink()
+    pack(photos, tmp_path / "out")
+    assert "1 samples have no caption" in capsys.readouterr().out
+    assert samples(tmp_path / "out")["p00.png"].caption is None
+
+
 def test_webdataset_reads_what_was_packed(photos, tmp_path):
     import webdataset
 
