@@ -28,11 +28,12 @@ class PreviewerRecipe:
     """One player: the previewer."""
 
     players = ("model",)
+    learning = ("previewer",)
 
     def __init__(self, config: Config) -> None:
         self.settings = from_plain(PreviewerSettings, config.recipe, "recipe")
         self.model = from_plain(PreviewerModel, config.model, "model")
-        check_networks(self.model, learning=("previewer",))
+        check_networks(self.model, self.learning)
         self.dtype = network_dtype(config.run.precision)
 
     def build(self, device: torch.device) -> None:

@@ -32,11 +32,12 @@ class StageARecipe:
     """Players: the generator (Stage A), and the discriminator, which is idle before its start step."""
 
     players = ("generator", "discriminator")
+    learning = ("stage_a", "discriminator")
 
     def __init__(self, config: Config) -> None:
         self.settings = from_plain(StageASettings, config.recipe, "recipe")
         self.model = from_plain(StageAModel, config.model, "model")
-        check_networks(self.model, learning=("stage_a", "discriminator"))
+        check_networks(self.model, self.learning)
         self.seed = config.run.seed
         self.step = 0
         self.balance = AdversaryBalance(self.settings.adversarial_weight)
@@ -57,7 +58,7 @@ class StageARecipe:
         return {"generator": self.stage_a, "discriminator": self.discriminator}
 
     def networks(self) -> dict[str, nn.Module]:
-        return {"stage_a": self.stage_a, "discriminator": self.discriminator}
+        return {name: getattr(self, name) for name in self.learning}
 
     def facts(self, name: str) -> dict[str, Any]:
         return {}

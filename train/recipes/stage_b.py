@@ -39,9 +39,8 @@ class StageBRecipe:
     def __init__(self, config: Config) -> None:
         self.settings = from_plain(StageBSettings, config.recipe, "recipe")
         self.model = from_plain(StageBModel, config.model, "model")
-        self.learning = ["stage_b"]
-        if self.model.semantic_compressor.train is not False:
-            self.learning.append("semantic_compressor")
+        compressor_learns = self.model.semantic_compressor.train is not False
+        self.learning = ("stage_b", "semantic_compressor") if compressor_learns else ("stage_b",)
         check_networks(self.model, self.learning)
         self.dtype = network_dtype(config.run.precision)
         self.encoders = Encoders(self.model.text_encoder, None, self.dtype)

@@ -31,11 +31,12 @@ class StageCRecipe:
     """One player: Stage C."""
 
     players = ("model",)
+    learning = ("stage_c",)
 
     def __init__(self, config: Config) -> None:
         self.settings = from_plain(StageCSettings, config.recipe, "recipe")
         self.model = from_plain(StageCModel, config.model, "model")
-        check_networks(self.model, learning=("stage_c",))
+        check_networks(self.model, self.learning)
         self.image_size_px = config.data.image_size_px
         self.dtype = network_dtype(config.run.precision)
         self.encoders = Encoders(self.model.text_encoder, self.model.image_encoder, self.dtype)
