@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from train.config import config_from_plain
 from train.loop import DivergedError, train
-from train.parallel import joined, place
+from train.parallel import join, place
 from train.recipes import make_recipe
 from train.schema import ConfigError, nearest
 from train.session import make_session
@@ -83,12 +83,9 @@ def attempt(settings: DictConfig) -> int:
     try:
         with mistakes():
             config = config_from_plain(plain(settings))
-            recipe = make_recipe(config)
-        with joined(config.run.device) as world:
-            with mistakes():
-                session = make_session(config, recipe, world)
-            train(session)
-    except (Mistake, ConfigError) as error:
+            session = make_session(config, make_recipe(config), join(config.run.device))
+        train(session)
+    except Mistake as error:
         return say(error, MISTAKE)
     except DivergedError as error:
         return say(error, FAILURE)

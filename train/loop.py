@@ -13,7 +13,7 @@ from train.feed import Feed, feeds
 from train.hooks import StepDone
 from train.interrupts import stop_requests
 from train.optim import learning_rate
-from train.parallel import joined
+from train.parallel import join
 from train.player import Player, Update, only
 from train.recipe import Metrics, Recipe
 from train.recipes import make_recipe
@@ -43,8 +43,7 @@ def run(config: Config, recipe: Recipe | None = None) -> Summary:
     given is wrong, DivergedError when the run cannot go on.
     """
     recipe = recipe or make_recipe(config)
-    with joined(config.run.device) as world:
-        return train(make_session(config, recipe, world))
+    return train(make_session(config, recipe, join(config.run.device)))
 
 
 def train(session: Session) -> Summary:

@@ -1,5 +1,6 @@
 """Several processes, one run: joining them, sharding in place, whole tensors from shards and back."""
 
+import atexit
 import os
 import re
 from collections.abc import Iterator
@@ -34,9 +35,8 @@ class World:
         return self.rank == 0
 
 
-@contextmanager
-def joined(device: str) -> Iterator[World]:
-    """Join the processes that torchrun or srun started (or be the only one), and leave them at the end.
+def join(device: str) -> World:
+    """Join the processes that torchrun or srun started (or be the only one), until this process ends.
 
     device: auto | cpu | cuda. Raises ConfigError when CUDA is asked for and not there.
     """
@@ -47,13 +47,10 @@ def joined(device: str) -> Iterator[World]:
     own = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(own)
-    if size > 1:
+    if size > 1 and not dist.is_initialized():  # the jobs of a --multirun share one group
         dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", rank=rank, world_size=size)
-    try:
-        yield World(rank, size, own)
-    finally:
-        if size > 1:
-            dist.destroy_process_group()
+        atexit.register(dist.destroy_process_group)
+    return World(rank, size, own)
 
 
 class Place(NamedTuple):

@@ -1,0 +1,12 @@
+"""One rank of the distributed tests: runs every config of a JSON file. torchrun train_worker.py CONFIGS.json"""
+
+import json
+import sys
+from pathlib import Path
+
+from train.config import config_from_plain
+from train.loop import run
+
+if __name__ == "__main__":
+    for settings in json.loads(Path(sys.argv[1]).read_text()):
+        run(config_from_plain(settings))
