@@ -29,11 +29,11 @@ class LossBuckets:
 
     def bucket_statistics(self, logSNR: Tensor, loss: Tensor) -> Tensor:
         """[2, N]: the sum and the number of the finite losses in each bucket; logSNR, loss: [B]."""
-        logSNR, loss = logSNR.detach().float(), loss.detach().float()
+        loss = loss.detach().float()
         finite = loss.isfinite()
-        observations = torch.stack([loss[finite], torch.ones_like(loss[finite])])  # [2, n]
+        observations = torch.stack([loss.where(finite, 0.0), finite.float()])  # [2, B]
         statistics = observations.new_zeros(2, len(self.bucket_losses))
-        return statistics.index_add(1, self.bucket_index(logSNR[finite]), observations)
+        return statistics.index_add(1, self.bucket_index(logSNR.detach().float()), observations)
 
     def apply_statistics(self, statistics: Tensor, beta: float = 0.99) -> None:
         """Move the running means by the observations of `bucket_statistics`, or a sum of several."""
@@ -60,4 +60,4 @@ class LossBuckets:
 
 def even_edges(logsnr_range: Sequence[float], count: int) -> Tensor:
     """`count` evenly spaced log-SNRs from end to end, float32 on the CPU."""
-    return torch.linspace(*logsnr_range, count, device="cpu")
+    return torch.linspace(logsnr_range[0], logsnr_range[1], count, device="cpu")

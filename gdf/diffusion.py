@@ -160,7 +160,7 @@ class GDF:
 
         x = draw(shape) if x_init is None else x_init.to(device, state_dtype)
         times = torch.linspace(t_start, t_end, timesteps + 1, device="cpu", dtype=state_dtype)
-        logSNR = (schedule or self.schedule)(times, shift)[:, None].expand(-1, x.shape[0])
+        logSNR = (schedule or self.schedule)(times, shift)[:, None]
         yield from SamplingRun(
             gdf=self,
             model=model,

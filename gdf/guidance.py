@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gdf.tensors import expand_like
+
 # Times are multiples of 1 / timesteps and rounded; a bound of exactly such a time must count as reached.
 _TIME_ROUNDING = 1e-6
 
@@ -44,12 +46,17 @@ class Guidance:
 
     def combine(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
         """The guided prediction [B, ...] from two of the same shape."""
-        guided = torch.lerp(unconditional, conditional, scale)
+        guided = unconditional + scale * (conditional - unconditional)
         if self.cfg_rho == 0:
             return guided
-        dims = None if self.cfg_rescale_whole_batch else tuple(range(1, guided.ndim))
-        contrast = conditional.std(dims, keepdim=True) / guided.std(dims, keepdim=True).clamp(min=1e-9)
+        contrast = self._deviation(conditional) / self._deviation(guided).clamp(min=1e-9)
         return guided * (1 + self.cfg_rho * (contrast - 1))
+
+    def _deviation(self, prediction: Tensor) -> Tensor:
+        if self.cfg_rescale_whole_batch:
+            return prediction.std()
+        # One by one: the rounding of a sum over several dimensions depends on the size of the others.
+        return expand_like(torch.stack([picture.std() for picture in prediction]), prediction)
 
 
 def with_unconditional(inputs: Mapping[str, Any], unconditional: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -106,9 +106,7 @@ class PiecewiseLinearNoiseCond(BaseNoiseCond):
     y: Sequence[float]
 
     def cond(self, logSNR: Tensor) -> Tensor:
-        return interpolate_inverse(
-            logSNR.sigmoid(), torch.tensor(self.x).to(logSNR), torch.tensor(self.y).to(logSNR)
-        )
+        return interpolate_inverse(logSNR.sigmoid(), logSNR.new_tensor(self.x), logSNR.new_tensor(self.y))
 
 
 @dataclass

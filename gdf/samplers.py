@@ -20,7 +20,7 @@ from gdf.tensors import expand_like
 
 
 class Estimate(NamedTuple):
-    """What the model says at one point of the path: log-SNR [B], signal and noise [B, ...]."""
+    """What the model says at one point of the path: log-SNR [1], signal and noise [B, ...]."""
 
     logSNR: Tensor
     x0: Tensor
@@ -31,7 +31,7 @@ class Step(NamedTuple):
     """One step, as a sampler sees it."""
 
     now: Estimate
-    next_logSNR: Tensor  # [B]
+    next_logSNR: Tensor  # [1]
     previous: Estimate | None  # of the step before; None at the first
     is_last: bool
     scaler: BaseScaler
@@ -45,6 +45,7 @@ class Step(NamedTuple):
         return a, b, a_next, b_next
 
 
+@dataclass
 class BaseSampler(ABC):
     """A sampler has no state of its own: what it needs to remember is in the Step."""
 
@@ -143,28 +144,36 @@ class HeunSampler(EulerSampler):
 
 @dataclass
 class DPMSolverPP2MSampler(BaseSampler):
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): order 2 with one call a step.
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): order 2 with one call of the model a step.
 
     With L = log-SNR / 2 and h = L' - L the solution is x' = (b' / b) x - a' (exp(-h) - 1) D for a constant
-    estimate D of x0; here D continues the line through the present and the previous estimate to the middle
-    of the step: D = x0 + h / (2 h_previous) (x0 - x0_previous). The first step has no previous estimate: D
-        = x0, as in DDIM.
+    estimate D of x0. D continues the line through the previous and the present estimate to the middle of the
+    step: D = x0 + r (x0 - x0_previous), r = h / (2 h_previous). The first step has no previous estimate and
+    takes D = x0, as DDIM does in every step.
 
-    lower_order_final: D = x0 in the last step too, which is usually a long one (the paper's advice for few
-        steps).
+    lower_order_final: D = x0 in the last step too, which is usually a long one.
+    max_ratio: the most that r may be. 0.5, its value for equal steps, keeps growing steps from extrapolating
+        further than that; infinity is the paper's algorithm, mostly further from the truth for few steps.
     """
 
     lower_order_final: bool = True
+    max_ratio: float = 0.5
 
     def step(self, step: Step) -> Tensor:
         a, b, a_next, b_next = step.scales()
         constant = a_next * step.now.x0 + b_next * step.now.epsilon
         if step.previous is None or (step.is_last and self.lower_order_final):
             return constant
-        a_before, b_before = (expand_like(value, a) for value in step.scaler(step.previous.logSNR))
         half = a.log() - b.log()
-        ratio = (a_next.log() - b_next.log() - half) / (2 * (half - a_before.log() + b_before.log()))
-        # No ratio without an earlier point of another log-SNR (0 / 0) or with none that has any noise left.
-        ratio = torch.where(ratio.isfinite(), ratio, 0.0)
+        h_previous = half - half_log_snr(step.scaler, step.previous.logSNR).view_as(half)
+        ratio = (a_next.log() - b_next.log() - half) / (2 * h_previous)
+        # 0 / 0: the previous point was at the same log-SNR.
+        ratio = ratio.nan_to_num(0.0, posinf=self.max_ratio).clamp(max=self.max_ratio)
         # -a' (exp(-h) - 1) = a' - a b' / b
         return constant + (a_next - a * b_next / b) * ratio * (step.now.x0 - step.previous.x0)
+
+
+def half_log_snr(scaler: BaseScaler, logSNR: Tensor) -> Tensor:
+    """ln(a / b), which is log-SNR / 2 unless the scaler is stretched."""
+    a, b = scaler(logSNR)
+    return a.log() - b.log()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ class SamplingRun:
     unconditional_inputs: Mapping[str, Any] | None
     x: Tensor  # [B, ...]
     times: Sequence[float]
-    logSNR: Tensor  # [steps + 1, B]
+    logSNR: Tensor  # [steps + 1, 1]: one for all pictures, so that none of them depends on their number
     sampler: BaseSampler
     sampler_params: Mapping[str, Any]
     guidance: Guidance
@@ -48,40 +49,42 @@ class SamplingRun:
 
     def steps(self) -> Generator[Sampled, Mapping[str, Any] | None, None]:
         """Yield every step's results and take what the caller sends back into the next."""
-        previous = None
-        for index in range(len(self.times) - 1):
+        previous, last = None, len(self.times) - 2
+        for index in range(last + 1):
             now, pred = self.estimate(self.x, index)
-            self.x = self.active_sampler().step(
-                Step(
-                    now=now,
-                    next_logSNR=self.logSNR[index + 1],
-                    previous=previous,
-                    is_last=index == len(self.times) - 2,
-                    scaler=self.gdf.input_scaler,
-                    randn=self.randn,
-                    estimate_next=lambda x, following=index + 1: self.estimate(x, following)[0],
-                )
+            step = Step(
+                now=now,
+                next_logSNR=self.logSNR[index + 1],
+                previous=previous,
+                is_last=index == last,
+                scaler=self.gdf.input_scaler,
+                randn=self.randn,
+                estimate_next=partial(self.estimate_x0, index=index + 1),
             )
+            self.x = self.active_sampler().step(step)
             previous = now
             changes = yield Sampled(now.x0, self.x, pred)
             self.change(changes or {})
 
     def active_sampler(self) -> BaseSampler:
         """The sampler with the options of sampler_params in place of its own."""
-        unknown = sorted(set(self.sampler_params) - set(vars(self.sampler)))
+        options = [option.name for option in fields(self.sampler)]
+        unknown = sorted(set(self.sampler_params) - set(options))
         if unknown:
-            options = ", ".join(vars(self.sampler)) or "none"
-            raise ValueError(
-                f"sampler_params: {type(self.sampler).__name__} has no {unknown[0]!r} (it has {options})"
-            )
-        return type(self.sampler)(**{**vars(self.sampler), **self.sampler_params})
+            has = ", ".join(options) or "no options"
+            raise ValueError(f"sampler_params: no {unknown[0]!r} in {type(self.sampler).__name__} ({has})")
+        return replace(self.sampler, **self.sampler_params)
+
+    def estimate_x0(self, x: Tensor, index: int) -> Estimate:
+        """What the model says of x at the log-SNR of the given step."""
+        return self.estimate(x, index)[0]
 
     def estimate(self, x: Tensor, index: int) -> tuple[Estimate, Tensor]:
-        """What the model says of x at the log-SNR of the given step, and the (guided) prediction itself."""
-        pred = self.predict(x.to(self.dtype), self.gdf.noise_cond(self.logSNR[index]), self.times[index]).to(
-            x
-        )
-        return Estimate(self.logSNR[index], *self.gdf.undiffuse(x, self.logSNR[index], pred)), pred
+        """The same, and the (guided) prediction itself."""
+        logSNR = self.logSNR[index]
+        noise_cond = self.gdf.noise_cond(logSNR).expand(x.shape[0])
+        pred = self.predict(x.to(self.dtype), noise_cond, self.times[index]).to(x)
+        return Estimate(logSNR, *self.gdf.undiffuse(x, logSNR, pred)), pred
 
     def predict(self, x: Tensor, noise_cond: Tensor, t: float) -> Tensor:
         scale = self.guidance.scale(t)

@@ -65,9 +65,8 @@ class BaseSchedule(ABC):
 
         Returns float32, or float64 for such times: [...] on t's device, or [t] random values on `device`.
         """
-        given = isinstance(t, Tensor)
-        logSNR = self.schedule(self._times(t)) if given else self.draw(t, generators, device)
-        logSNR = logSNR - 2 * math.log(self.shift * shift)
+        drawn = self.draw(t, generators, device) if isinstance(t, int) else self.schedule(self._times(t))
+        logSNR = drawn - 2 * math.log(self.shift * shift)
         if self.limits is None:
             return logSNR
         moved = -2 * math.log(shift) if self.limits_follow_shift else 0.0
@@ -191,7 +190,7 @@ class PiecewiseLinearSchedule(BaseSchedule):
     y: Sequence[float]
 
     def schedule(self, t: Tensor) -> Tensor:
-        return interpolate(t, torch.tensor(self.x).to(t), torch.tensor(self.y).to(t)).logit()
+        return interpolate(t, t.new_tensor(self.x), t.new_tensor(self.y)).logit()
 
 
 @dataclass
