@@ -14,17 +14,18 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from train.config import config_from_plain
+from train.config import Config, config_from_plain
 from train.loop import DivergedError, train
 from train.parallel import join, place
 from train.recipes import make_recipe
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str]) -> int:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
     except MissingConfigException as error:
         return say(f"{error.missing_cfg_file}: no such option; {nearest_option(error)}", MISTAKE)
+    except OverrideParseException as error:
+        return say(f"{error.override.lstrip('+')}: not a setting that can be read: {error.message}", MISTAKE)
     except (HydraException, OmegaConfBaseException) as error:
         return say(error, MISTAKE)
     return max(statuses, default=0)
@@ -94,7 +97,11 @@ def attempt(settings: DictConfig) -> int:
 
 def plain(settings: DictConfig) -> dict[str, Any]:
     """The composed settings as plain data. Raises ConfigError when no experiment was named."""
-    if settings.recipe is None:
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    for key in settings:
+        if key not in (known := groups | {entry.name for entry in fields(Config)}):
+            raise ConfigError(f"{key}: unknown key; {nearest(str(key), known)}")
+    if settings.get("recipe") is None:
         raise ConfigError(f"experiment: missing; expected one of: {', '.join(experiments())}")
     values = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
     if HydraConfig.get().mode == RunMode.MULTIRUN:  # every job of a sweep has a folder of its own

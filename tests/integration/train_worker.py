@@ -1,4 +1,4 @@
-"""One rank of the distributed tests: runs every config of a JSON file. torchrun train_worker.py CONFIGS.json"""
+"""One rank of the distributed tests: torchrun train_worker.py CONFIGS.json runs every config of the file."""
 
 import json
 import sys

@@ -1,0 +1,131 @@
+"""`python -m train`: composes, runs, sweeps, explains; a mistake is one line and exit status 2."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from train import __main__ as cli
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENT = """\
+# @package _global_
+# A previewer of almost nothing.
+name: tiny
+recipe: {{name: previewer}}
+model:
+  semantic_compressor:
+    allow_random: true
+    config: {{c_latent: 4, backbone: {{stages: [[fused, 1, 3, 2, 24, 24, 1]], c_last: 32}}}}
+  previewer: {{config: {{c_in: 4, c_hidden: 16}}}}
+data: {{shards: {shards}, image_size_px: 32, aspect_ratios: [1/1], batch_size: 4, num_workers: 0}}
+run: {{dir: {out}, num_steps: 2, log_every: 1, save_every: 2, sample_every: 2, num_samples: 2, device: cpu}}
+"""
+
+Call = Callable[..., int]
+
+
+@pytest.fixture
+def call(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs the command line in this process, with an experiment `tiny` beside those of the project."""
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    text = EXPERIMENT.format(shards=shards, out=tmp_path / "out")
+    (tmp_path / "configs" / "experiment" / "tiny.yaml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: cli.main([f"--config-dir={tmp_path / 'configs'}", *arguments])
+
+
+def test_an_experiment_runs_with_changes_from_the_command_line(call, tmp_path) -> None:
+    assert call("experiment=tiny", "optim.lr=5e-4", "tracker=[csv,tensorboard]", "run.num_steps=3") == 0
+    settings = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert settings["optim"]["lr"] == 5e-4 and settings["run"]["num_steps"] == 3
+    assert (tmp_path / "out" / "weights" / "previewer.safetensors").exists()
+    assert (tmp_path / "out" / "samples" / "step_00000002.png").exists()
+    assert (tmp_path / "out" / "metrics.csv").exists() and (tmp_path / "out" / "tensorboard").is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"configs", "out"}, "Hydra leaves nothing of its own"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiment=tiny", "optim.lrr=1"], "optim.lrr: unknown key; did you mean 'lr'?"),
+        (["experiment=tiny", "+extra=1"], "extra: unknown key; expected one of:"),
+        (["experiment=tiny", "+run.num_step=1"], "run.num_step: unknown key; did you mean 'num_steps'?"),
+        (["experiment=tiny", "run.num_steps=many"], "run.num_steps: expected a whole number, found 'many'"),
+        (["experiment=tiny", "run.precision=bf61"], "run.precision: found 'bf61'; did you mean 'bf16'?"),
+        (
+            ["experiment=tiny", "recipe.l2_wieght=1"],
+            "recipe.l2_wieght: unknown key; did you mean 'l2_weight'?",
+        ),
+        (["experiment=tiny", "model.previewer.config.c_hiden=8"], "did you mean 'c_hidden'?"),
+        (["experiment=tiny", "data.shards=???"], "data.shards: missing"),
+        (["experiment=tiny", "data.shards=nowhere"], "nowhere"),
+        (["experiment=tiny", "model.previewer.weights=nowhere"], "model.previewer.weights: no file"),
+        (["experiment=tiny", "run.keep_every=3"], "run.keep_every: expected a multiple"),
+        (["experiment=tiny", "optim.players.other.lr=1.0"], "optim.players.other: unknown player"),
+        (["experiment=tiny", "parallel=fspd"], "parallel/fspd: no such option; did you mean 'fsdp'?"),
+        (["experiment=tiny", "experimnt=x"], "experimnt: unknown key; did you mean 'experiment'?"),
+        (["experiment=tiny", "run.num_steps=[1"], "run.num_steps=[1"),
+        (["experiment=tiny", "name=${nothing}"], "nothing"),
+        (["run.num_steps=1"], "experiment: missing; expected one of:"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(call, capsys, tmp_path, arguments, message) -> None:
+    assert call(*arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said and said.startswith("error: ") and "\n" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_experiment_names_the_nearest(call, capsys, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(cli, "CONFIGS", tmp_path / "own")
+    (tmp_path / "own" / "experiment" / "demo").mkdir(parents=True)
+    for name in ("stage_a", "stage_c"):
+        (tmp_path / "own" / "experiment" / "demo" / f"{name}.yaml").write_text("# Something\n")
+    (tmp_path / "own" / "train.yaml").write_text("defaults: [{experiment: null}]\n")
+    assert call("experiment=demo/stage_cc") == 2
+    assert "experiment/demo/stage_cc: no such option; did you mean 'demo/stage_c'?" in capsys.readouterr().err
+
+
+def test_a_sweep_gives_every_job_a_folder(call, tmp_path) -> None:
+    assert call("--multirun", "experiment=tiny", "optim.lr=1e-3,1e-4", "run.sample_every=0") == 0
+    folders = {path.name for path in (tmp_path / "out").iterdir()}
+    assert folders == {"optim.lr=0.001,run.sample_every=0", "optim.lr=0.0001,run.sample_every=0"}
+
+
+def test_a_sweep_goes_on_after_a_mistake_and_remembers_it(call, tmp_path) -> None:
+    assert call("--multirun", "experiment=tiny", "run.precision=fp61,fp32", "run.sample_every=0") == 2
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_help_lists_every_experiment_with_its_purpose(call, capsys) -> None:
+    assert call("--help") == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name}" in said for name in cli.experiments()) and "debug=smoke" in said
+
+
+def test_the_settings_can_be_looked_at_without_running(call, capsys, tmp_path) -> None:
+    assert call("--cfg", "job", "experiment=tiny", "run.num_steps=7") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["run"]["num_steps"] == 7
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("debug", ["smoke", "overfit", "profile"])
+def test_an_experiment_is_tried_out_in_a_folder_of_its_own(call, tmp_path, debug) -> None:
+    assert call("experiment=tiny", f"debug={debug}", "run.num_steps=4") == 0
+    folder = tmp_path / "outputs" / "debug" / debug / "tiny"
+    assert (folder / "weights" / "previewer.safetensors").exists() and not (tmp_path / "out").exists()
+    assert (folder / "profile").exists() == (debug == "profile")
+
+
+def test_a_real_process_ends_with_the_status_and_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "train", "run.seeed=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
