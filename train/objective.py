@@ -19,6 +19,7 @@ from train.schema import bounded
 
 # Edges of the log-SNR intervals over which the loss is reported, and the middles that name them.
 REPORT_EDGES, REPORT_CENTRES = (-6.0, -2.0, 2.0, 6.0), (-8, -4, 0, 4, 8)
+REPORT_DECAY = 0.98  # per step: reported are means over about the last 50 steps
 
 
 @dataclass
@@ -48,7 +49,8 @@ class DiffusionObjective:
     def __init__(self, spec: Mapping[str, Any], sampling: SamplingSettings) -> None:
         self.spec, self.sampling = dict(spec), sampling
         self.diffusion = gdf.build(self.spec)
-        self.reported = gdf.LossBuckets(torch.tensor(REPORT_EDGES))
+        self._intervals = gdf.LossBuckets(torch.tensor(REPORT_EDGES))
+        self._reported = torch.zeros(2, len(REPORT_CENTRES))  # decaying sum and number of losses
         self._collected: list[
             tuple[Tensor, Tensor]
         ] = []  # log-SNR and loss of this step's pictures, this rank
@@ -75,8 +77,10 @@ class DiffusionObjective:
         """Take in the losses of the step's pictures on all ranks."""
         log_snr, losses = (torch.cat(parts) for parts in zip(*self._collected, strict=True))
         self._collected.clear()
-        for buckets in self._buckets().values():
-            buckets.apply_statistics(ranks.total(buckets.bucket_statistics(log_snr, losses)))
+        for part in self.diffusion.adaptive_parts().values():
+            part.apply_statistics(ranks.total(part.bucket_statistics(log_snr, losses)))
+        self._reported *= REPORT_DECAY
+        self._reported += ranks.total(self._intervals.bucket_statistics(log_snr, losses))
 
     @torch.no_grad()
     def sheet(
@@ -96,27 +100,23 @@ class DiffusionObjective:
         return Sheet(noised, predicted, sampled)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: buckets.state_dict() for name, buckets in self._buckets().items()}
+        parts = {name: part.state_dict() for name, part in self.diffusion.adaptive_parts().items()}
+        return {"adaptive": parts, "reported": self._reported.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        buckets = self._buckets()
-        if state.keys() != buckets.keys():
+        parts, saved = self.diffusion.adaptive_parts(), state["adaptive"]
+        if saved.keys() != parts.keys():
             raise ValueError(
-                f"gdf: the saved state is of {', '.join(state)}, this run's of {', '.join(buckets)}"
+                f"gdf: what adapts was {list(saved)} when the state was saved, now {list(parts)}"
             )
-        for name, entry in buckets.items():
-            entry.load_state_dict(state[name])
-
-    def _buckets(self) -> dict[str, gdf.LossBuckets]:
-        """All running means of losses by log-SNR: the reported one, and what the diffusion adapts to."""
-        return {"reported": self.reported, **self.diffusion.adaptive_parts()}
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        self._reported.copy_(state["reported"])
 
     def _report(self) -> dict[str, float | Tensor]:
-        """Unweighted loss by log-SNR: a running mean over all ranks, the same on each."""
-        losses = self.reported.bucket_losses
-        return {
-            f"loss_log_snr_{centre:+d}": loss for centre, loss in zip(REPORT_CENTRES, losses, strict=True)
-        }
+        """Unweighted loss by log-SNR, the same on all ranks; NaN where there was none yet."""
+        means = self._reported[0] / self._reported[1]
+        return {f"loss_log_snr_{centre:+d}": mean for centre, mean in zip(REPORT_CENTRES, means, strict=True)}
 
 
 @torch.no_grad()
