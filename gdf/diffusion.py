@@ -78,10 +78,10 @@ class GDF:
     ) -> Diffused:
         """Noise a batch for training.
 
-        x0: [B, ...]. epsilon: the noise [B, ...], and t: the times [B], are drawn where not given, and so
-        is offset [B, C, 1, ...] if offset_noise is not 0; generators: needed for what is drawn. shift: of
-        the schedule.
-        loss_shift: of the loss weight. Raises ValueError without the generators that are needed.
+        x0: [B, ...]. epsilon: the noise [B, ...], and t: the times [B], are drawn where not given, and so is
+            offset [B, C, 1, ...] if offset_noise is not 0; generators: needed for what is drawn.
+        shift: of the schedule. loss_shift: of the loss weight.
+        Raises ValueError without the generators that are needed.
         """
         times = x0.shape[0] if t is None else t.to(x0.device)
         logSNR = self.schedule(times, shift, generators=generators, device=x0.device)
@@ -108,7 +108,6 @@ class GDF:
         a, b = self.input_scaler(logSNR)
         return self.target.x0(x, pred, logSNR, a, b), self.target.epsilon(x, pred, logSNR, a, b)
 
-    @torch.no_grad()
     def sample(
         self,
         model: Callable[..., Tensor],
@@ -161,7 +160,7 @@ class GDF:
         x = draw(shape) if x_init is None else x_init.to(device, state_dtype)
         times = torch.linspace(t_start, t_end, timesteps + 1, device="cpu", dtype=state_dtype)
         logSNR = (schedule or self.schedule)(times, shift)[:, None]
-        yield from SamplingRun(
+        return SamplingRun(
             gdf=self,
             model=model,
             model_inputs=model_inputs,

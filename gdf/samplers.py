@@ -33,7 +33,7 @@ class Step(NamedTuple):
     now: Estimate
     next_logSNR: Tensor  # [1]
     previous: Estimate | None  # of the step before; None at the first
-    is_last: bool
+    is_last: bool  # ends at t = 0, where nothing removes what noise is left
     scaler: BaseScaler
     randn: Callable[[], Tensor]  # fresh normal noise of x0's shape
     estimate_next: Callable[[Tensor], Estimate]  # calls the model at next_logSNR
@@ -58,7 +58,7 @@ class BaseSampler(ABC):
 class StochasticSampler(BaseSampler):
     """x' = a' x0 + b' (sqrt(1 - share²) noise + share fresh noise).
 
-    noise_on_last_step: also add fresh noise in the last step, as the published code does; it stays in the
+    noise_on_last_step: also add fresh noise in the step to t = 0, as the published code does; it stays in the
         picture.
     """
 
@@ -112,11 +112,10 @@ class LCMSampler(StochasticSampler):
 
 @dataclass
 class EulerSampler(BaseSampler):
-    """Euler's method for the probability-flow ODE, d(x / (a + b)) / d beta = noise - x0; order 1, one call
-    a step.
+    """Euler's method for the probability-flow ODE; order 1, one call of the model a step.
 
-    In coordinates in which the path is straight an Euler step is the DDIM step at eta = 0 (Karras et al.
-    2022, C.3).
+    The ODE is d(x / (a + b)) / d beta = noise - x0. In coordinates in which the path is straight an Euler
+    step is the DDIM step at eta = 0 (Karras et al. 2022, C.3).
     """
 
     def step(self, step: Step) -> Tensor:
@@ -151,7 +150,7 @@ class DPMSolverPP2MSampler(BaseSampler):
     step: D = x0 + r (x0 - x0_previous), r = h / (2 h_previous). The first step has no previous estimate and
     takes D = x0, as DDIM does in every step.
 
-    lower_order_final: D = x0 in the last step too, which is usually a long one.
+    lower_order_final: D = x0 in the step to t = 0 too, which is usually a long one.
     max_ratio: the most that r may be. 0.5, its value for equal steps, keeps growing steps from extrapolating
         further than that; infinity is the paper's algorithm, mostly further from the truth for few steps.
     """

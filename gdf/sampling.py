@@ -47,16 +47,17 @@ class SamplingRun:
     dtype: torch.dtype
     _doubled: dict[str, Any] | None = field(default=None, init=False)
 
+    @torch.no_grad()
     def steps(self) -> Generator[Sampled, Mapping[str, Any] | None, None]:
         """Yield every step's results and take what the caller sends back into the next."""
-        previous, last = None, len(self.times) - 2
-        for index in range(last + 1):
+        previous = None
+        for index in range(len(self.times) - 1):
             now, pred = self.estimate(self.x, index)
             step = Step(
                 now=now,
                 next_logSNR=self.logSNR[index + 1],
                 previous=previous,
-                is_last=index == last,
+                is_last=self.times[index + 1] == 0,
                 scaler=self.gdf.input_scaler,
                 randn=self.randn,
                 estimate_next=partial(self.estimate_x0, index=index + 1),
@@ -104,11 +105,7 @@ class SamplingRun:
             elif name in _RUNNING:
                 setattr(self, name, value)
             else:
-                nearest = get_close_matches(name, _GUIDANCE + _RUNNING, n=1) or [
-                    ", ".join(_GUIDANCE + _RUNNING)
-                ]
-                raise ValueError(
-                    f"sample: {name!r} cannot be changed between steps; did you mean {nearest[0]}?"
-                )
+                nearest = get_close_matches(name, _GUIDANCE + _RUNNING, n=1, cutoff=0)[0]
+                raise ValueError(f"sample: {name!r} cannot be sent between steps; did you mean {nearest!r}?")
         if "model_inputs" in changes or "unconditional_inputs" in changes:
             self._doubled = None
