@@ -70,10 +70,12 @@ class Stages:
             images = network.decode(latents)
         return images[:, :, : size.height, : size.width].float()
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Images whose sides Stage A's factor divides to Stage A latents."""
+    def encode(self, images: Tensor, *, quantized: bool = False) -> Tensor:
+        """Images whose sides Stage A's factor divides to Stage A latents; Stage B draws such, unquantized."""
         with self.networks.use("stage_a") as network:
-            return network.encode(images.to(self.networks.device)).latents.float()
+            images = images.to(self.networks.device)
+            latents = network.encode(images).latents if quantized else network.encode_unquantized(images)
+            return latents.float()
 
     def compress(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Images, resized to just that many latents, to compressor latents."""
