@@ -32,7 +32,7 @@ class ShardReader:
 
     cache_dir: folder for copies of remote shards (None: default_cache_dir()). cache_gb: after a download the
     copies used longest ago are deleted until all together are below this. attempts, first_wait_s: a fetch
-    that fails is tried so often, with first_wait_s, twice that, … between.
+    that fails is tried so often, with first_wait_s, twice that, … between; once only after another failed.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class ShardReader:
         self.attempts = attempts
         self.first_wait_s = first_wait_s
         self.max_open = max_open
+        self._is_reachable = True
         self._open: OrderedDict[str, BinaryIO] = OrderedDict()
 
     def file(self, shard: str) -> BinaryIO:
@@ -86,17 +87,21 @@ class ShardReader:
     def _fetched(self, url: str) -> Path:
         """The local copy of a remote shard; fetches it when there is none. Raises OSError."""
         name = hashlib.sha256(url.encode()).hexdigest()[:16]
-        for attempt in range(self.attempts):
+        attempts = self.attempts if self._is_reachable else 1  # a server that is down fails soon for all
+        for attempt in range(attempts):
             try:
                 copy = _fetch(url, self.cache_dir, name)
                 copy.touch()  # the time of last use, for _evict
                 _evict(self.cache_dir, self.cache_bytes, keep=copy)
+                self._is_reachable = True
                 return copy
-            except FileNotFoundError as error:  # waiting does not help
-                raise FileNotFoundError(f"{url}: not found") from error
             except Exception as error:  # every file system of fsspec has its own errors
-                if attempt + 1 == self.attempts:
-                    raise OSError(f"{url}: {one_line(error)} ({self.attempts} attempts)") from error
+                if _is_missing(error):  # waiting does not help
+                    raise FileNotFoundError(f"{url}: not found") from error
+                if attempt + 1 == attempts:
+                    self._is_reachable = False
+                    reason = one_line(error.__cause__ or error)
+                    raise OSError(f"{url}: {reason} ({attempts} attempts)") from error
                 log.debug("%s: %s; trying again", url, one_line(error))
                 time.sleep(self.first_wait_s * 2**attempt)
         raise ValueError("attempts must be at least 1")
@@ -120,6 +125,14 @@ def _fetch(url: str, folder: Path, name: str) -> Path:
         finally:
             part.unlink(missing_ok=True)
     return copy
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether there is no such file; fsspec says so of a web server that does not answer, too."""
+    cause = error.__cause__
+    if isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp"):
+        return getattr(cause, "status", None) in (404, 410)
+    return isinstance(error, FileNotFoundError)
 
 
 def _claim(part: Path) -> bool:

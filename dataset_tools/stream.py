@@ -172,6 +172,7 @@ class Stream:
             "inverse_ratios": config.inverse_ratios,
             "random_ratio": config.random_ratio,
             "filters": [[each.field, each.op, each.value] for each in config.filters],
+            "captions": [config.caption, config.alternative_caption, config.missing_caption],
             "shuffle": config.shuffle,
         }
         if self.by_samples:

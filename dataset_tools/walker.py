@@ -56,8 +56,8 @@ class Walker:
                         self.num_batches += 1
                         yield full[1]
                 self.block, self.offset = next_block, 0
+            self._check_usable(except_for=shards)
             self.epoch, self.block = self.epoch + 1, 0
-            self._check_usable()
 
     def state(self) -> dict[str, Any]:
         """Where the walk is, as plain data; the references that wait for a full batch are part of it."""
@@ -98,10 +98,9 @@ class Walker:
             Random(f"{self.seed}/{self.epoch}/{self.block}").shuffle(refs)
         return refs, end
 
-    def _check_usable(self) -> None:
+    def _check_usable(self, except_for: list[str]) -> None:
         """A share may be unusable in one epoch; another epoch deals it other shards. All must not be."""
-        self._is_usable = self._is_usable or any(
-            self.indexer.refs(shard, self.epoch) for shard in self.shards
-        )
+        others = (shard for shard in self.shards if shard not in except_for)
+        self._is_usable = self._is_usable or any(self.indexer.refs(shard, self.epoch) for shard in others)
         if not self._is_usable:
             raise ValueError("nothing usable")
