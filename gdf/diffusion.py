@@ -1,6 +1,7 @@
 """GDF: a diffusion process put together from a schedule, scaler, target, noise condition and loss weight."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from gdf.loss_weights import BaseLossWeight, ComposedLossWeight
 from gdf.noise import Randomness, offset_noise, randn
 from gdf.noise_conditions import BaseNoiseCond
 from gdf.samplers import BaseSampler, DDPMSampler
-from gdf.sampling import Sampled, SamplingRun
+from gdf.sampling import Sampled, SamplingRun, step_times
 from gdf.scalers import BaseScaler
 from gdf.schedules import BaseSchedule
 from gdf.targets import BaseTarget
@@ -134,32 +135,22 @@ class GDF:
     ) -> Generator[Sampled, Mapping[str, Any] | None, None]:
         """Sample, yielding (x0, x, pred) after each of `timesteps` steps; the last x0 is the picture.
 
-        model: called as model(x, noise_cond, **model_inputs); inputs are (nested) tensors [B, ...]. With
-            guidance it is called on the doubled batch, the second half of which gets unconditional_inputs
-            (what is missing: zeros).
+        model: called as model(x, noise_cond, **model_inputs) with (nested) tensors [B, ...]; with guidance
+            on a doubled batch, whose second half gets unconditional_inputs (what is missing there: zeros).
         shape: [B, ...]; x_init [B, ...], if given, takes its place: latents already noised to t_start.
-        generators: draw the first noise and a sampler's own; one for each picture keeps it free of its batch.
+        generators: draw the first noise and the sampler's; one for each picture keeps it free of its batch.
         sampler: DDPMSampler() if None; sampler_params: options that replace the sampler's own.
         schedule: in place of the one trained with. shift: of that schedule.
-        t_start, t_end: from the noisier time to the cleaner, in [0, 1].
-        cfg, cfg_t_stop, cfg_t_start, cfg_rho, cfg_rescale_whole_batch: see Guidance.
+        t_start, t_end: from the noisier time to the cleaner, in [0, 1]. cfg...: see Guidance.
         dtype: of the model's x; the trajectory itself is kept in float32, or in float64 if dtype is that.
 
-        `send({...})` instead of `next()` changes running values: x, model_inputs, unconditional_inputs,
-        sampler, sampler_params, cfg, cfg_t_stop, cfg_t_start, cfg_rho. Raises ValueError on impossible
-        arguments.
+        `send({...})` instead of `next()` changes x, model_inputs, unconditional_inputs, sampler,
+        sampler_params, cfg, cfg_t_stop, cfg_t_start or cfg_rho. Raises ValueError on impossible arguments.
         """
-        if timesteps < 1 or not 0 <= t_end < t_start <= 1:
-            wanted = "timesteps >= 1 and 0 <= t_end < t_start <= 1"
-            raise ValueError(f"sample: needs {wanted}, got {timesteps=}, {t_start=}, {t_end=}")
         state_dtype = torch.promote_types(dtype, torch.float32)
-
-        def draw(size: Sequence[int]) -> Tensor:
-            return randn(size, generators, device, state_dtype)
-
+        times = step_times(t_start, t_end, timesteps, state_dtype)
+        draw = partial(randn, generators=generators, device=device, dtype=state_dtype)
         x = draw(shape) if x_init is None else x_init.to(device, state_dtype)
-        times = torch.linspace(t_start, t_end, timesteps + 1, device="cpu", dtype=state_dtype)
-        logSNR = (schedule or self.schedule)(times, shift)[:, None]
         return SamplingRun(
             gdf=self,
             model=model,
@@ -167,10 +158,10 @@ class GDF:
             unconditional_inputs=unconditional_inputs,
             x=x,
             times=times.tolist(),
-            logSNR=logSNR.to(device),
+            logSNR=(schedule or self.schedule)(times, shift)[:, None].to(device),
             sampler=sampler or DDPMSampler(),
             sampler_params=sampler_params or {},
             guidance=Guidance(cfg, cfg_t_stop, cfg_t_start, cfg_rho, cfg_rescale_whole_batch),
-            randn=lambda: draw(x.shape),
+            randn=partial(draw, x.shape),
             dtype=dtype,
         ).steps()

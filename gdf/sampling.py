@@ -29,6 +29,14 @@ class Sampled(NamedTuple):
     pred: Tensor
 
 
+def step_times(t_start: float, t_end: float, timesteps: int, dtype: torch.dtype) -> Tensor:
+    """Evenly spaced times [timesteps + 1], on the CPU. Raises ValueError unless they fall within [0, 1]."""
+    if timesteps < 1 or not 0 <= t_end < t_start <= 1:
+        wanted = "timesteps >= 1 and 0 <= t_end < t_start <= 1"
+        raise ValueError(f"sample: needs {wanted}, got {timesteps=}, {t_start=}, {t_end=}")
+    return torch.linspace(t_start, t_end, timesteps + 1, device="cpu", dtype=dtype)
+
+
 @dataclass
 class SamplingRun:
     """One trajectory and the values that the caller may change while it runs."""

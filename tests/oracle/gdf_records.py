@@ -81,7 +81,7 @@ KINDS: dict[str, Callable[..., Any]] = {
 
 def build(node: list) -> Any:
     """[kind, keywords, positional arguments] as gdf.json writes an object."""
-    kind, keywords, args = [*node, {}, []][:3] if len(node) < 3 else node
+    kind, keywords, args = [*node, *[{}, []][len(node) - 1 :]]
     return KINDS[kind](*args, **{name: build_value(value) for name, value in keywords.items()})
 
 
@@ -97,16 +97,16 @@ def build_value(value: Any) -> Any:
 def records() -> list[tuple[dict, dict[str, Tensor]]]:
     """The pairs of description and tensors in the folder, recognised by their content."""
     tensors = []
-    for path in sorted(FOLDER.glob("*.safetensors")):
+    for path in sorted(FOLDER.rglob("*.safetensors")):
         with safe_open(path, "pt") as file:
             if "grid.logsnr" in file.keys():  # noqa: SIM118 (not a dictionary)
                 tensors.append((path, file.metadata() or {}))
-    specs = {path: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+    specs = {path: json.loads(path.read_text()) for path in sorted(FOLDER.rglob("*.json"))}
     specs = {path: spec for path, spec in specs.items() if isinstance(spec, dict) and "trajectories" in spec}
     assert len(specs) == len(tensors), "every gdf description needs its tensors"
 
     def spec_of(path: Path, metadata: dict) -> dict:
-        named = [FOLDER / metadata.get("spec_file", ""), path.with_suffix(".json"), *specs]
+        named = [path.parent / metadata.get("spec_file", ""), path.with_suffix(".json"), *specs]
         return specs[next(name for name in named if name in specs)]
 
     return [(spec_of(path, metadata), load_file(path)) for path, metadata in tensors]

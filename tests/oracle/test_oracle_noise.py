@@ -16,7 +16,7 @@ pytestmark = pytest.mark.oracle
 
 def pyramid_cases() -> list:
     found = []
-    for path in sorted(FOLDER.glob("*.safetensors")):
+    for path in sorted(FOLDER.rglob("*.safetensors")):
         with safe_open(path, "pt") as file:
             spec = json.loads((file.metadata() or {}).get("spec", "null"))
         if isinstance(spec, list) and all("draws" in case for case in spec):
