@@ -33,16 +33,24 @@ def normalise_images(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def make_backbone(stages: list[list[Any]], c_last: int, stochastic_depth: float) -> nn.Sequential:
-    """The convolutional part of an EfficientNetV2 with these stages; ValueError for a malformed one."""
-    settings = []
-    for stage in stages:
+def check_stages(stages: list[list[Any]]) -> None:
+    """Raise ValueError for stages that are malformed or do not follow on one another."""
+    for number, stage in enumerate(stages):
         if len(stage) != 7 or stage[0] not in BLOCKS:
             raise ValueError(
                 "backbone.stages: expected [fused|mbconv, expansion, kernel, stride, c_in, c_out, layers], "
                 f"found {stage}"
             )
-        settings.append(BLOCKS[stage[0]](*stage[1:]))
+        if stage[4] % 8 or stage[5] % 8:
+            raise ValueError(f"backbone.stages: channels must be multiples of 8, found {stage}")
+        if number and stage[4] != stages[number - 1][5]:
+            raise ValueError(f"backbone.stages: c_in must be the stage before's c_out, found {stage}")
+
+
+def make_backbone(stages: list[list[Any]], c_last: int, stochastic_depth: float) -> nn.Sequential:
+    """The convolutional part of an EfficientNetV2 with these stages; ValueError for malformed ones."""
+    check_stages(stages)
+    settings = [BLOCKS[kind](*numbers) for kind, *numbers in stages]
     whole = efficientnet.EfficientNet(
         settings,
         dropout=0.0,
