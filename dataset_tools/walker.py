@@ -40,15 +40,15 @@ class Walker:
         self.block = 0  # first of the shards, in this epoch's order, that are mixed now
         self.offset = 0  # next sample of the block
         self.num_batches = 0
-        self._is_usable = False
 
     def batches(self) -> Iterator[list[SampleRef]]:
         """Yield batches for ever. Raises ValueError when no shard holds a usable sample."""
         while True:
             shards = self._shards_of_epoch()
+            is_usable = self.block + self.offset > 0  # else there would be no position in the epoch
             while self.block < len(shards):
                 refs, next_block = self._read_block(shards)
-                self._is_usable |= bool(refs)
+                is_usable |= bool(refs)
                 while self.offset < len(refs):
                     self.batcher.add(refs[self.offset].bucket, refs[self.offset])
                     self.offset += 1
@@ -56,7 +56,8 @@ class Walker:
                         self.num_batches += 1
                         yield full[1]
                 self.block, self.offset = next_block, 0
-            self._check_usable(except_for=shards)
+            if not is_usable:
+                self._check_others(shards)
             self.epoch, self.block = self.epoch + 1, 0
 
     def state(self) -> dict[str, Any]:
@@ -98,9 +99,8 @@ class Walker:
             Random(f"{self.seed}/{self.epoch}/{self.block}").shuffle(refs)
         return refs, end
 
-    def _check_usable(self, except_for: list[str]) -> None:
-        """A share may be unusable in one epoch; another epoch deals it other shards. All must not be."""
-        others = (shard for shard in self.shards if shard not in except_for)
-        self._is_usable = self._is_usable or any(self.indexer.refs(shard, self.epoch) for shard in others)
-        if not self._is_usable:
+    def _check_others(self, shards: list[str]) -> None:
+        """This share had nothing usable; the next epoch deals it other shards. Not all must be like that."""
+        others = (shard for shard in self.shards if shard not in shards)
+        if not any(self.indexer.refs(shard, self.epoch) for shard in others):
             raise ValueError("nothing usable")

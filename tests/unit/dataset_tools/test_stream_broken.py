@@ -3,6 +3,7 @@
 import io
 import itertools
 import logging
+import shutil
 import tarfile
 from collections import Counter
 
@@ -11,7 +12,10 @@ import torch
 from PIL import Image
 
 from dataset_tools.data_config import DataConfig
+from dataset_tools.fetch import ShardReader
+from dataset_tools.sample_refs import ShardIndexer
 from dataset_tools.stream import Stream
+from dataset_tools.walker import Walker
 
 
 def config(folder, **changes) -> DataConfig:
@@ -127,6 +131,20 @@ def test_a_shard_that_disappears_is_skipped(make_shards, caplog, num_workers):
     assert seen == {f"{n:03}" for n in range(16)} - {"008", "009", "010", "011"}
     assert stream.skipped == {"shard": 1}
     assert sum("000002.tar" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_shards_that_all_disappear_end_the_run(make_shards):
+    folder = make_shards([4, 4])
+    settings = config(folder)
+    reader, skipped = ShardReader(), []
+    indexer = ShardIndexer(settings, 0, reader, skipped.append)
+    batches = Walker(indexer, Stream(settings).shards, 4).batches()
+    assert len(list(itertools.islice(batches, 5))) == 5
+    shutil.rmtree(folder)
+    reader.close()
+    with pytest.raises(ValueError, match="nothing usable"):
+        list(batches)
+    assert {each.name for each in skipped} == {str(folder / f"{n:06}.tar") for n in range(2)}
 
 
 def test_a_worker_whose_shards_are_all_broken_takes_others_in_a_later_epoch(make_shards):
