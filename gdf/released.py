@@ -3,7 +3,8 @@
 from typing import Any
 
 RELEASED_SPEC: dict[str, Any] = {
-    "schedule": {"name": "CosineSchedule", "clamp_range": [0.0001, 0.9999]},
+    # Under a shift too, the released weights have seen no log-SNR beyond the unshifted schedule's.
+    "schedule": {"name": "CosineSchedule", "clamp_range": [0.0001, 0.9999], "limits_follow_shift": False},
     "input_scaler": {"name": "VPScaler"},
     "target": {"name": "EpsilonTarget"},
     "noise_cond": {"name": "CosineTNoiseCond"},
