@@ -14,7 +14,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from train.config import Config, config_from_plain
+from train.config import config_from_plain
 from train.loop import DivergedError, train
 from train.parallel import join, place
 from train.recipes import make_recipe
@@ -97,10 +96,10 @@ def attempt(settings: DictConfig) -> int:
 
 def plain(settings: DictConfig) -> dict[str, Any]:
     """The composed settings as plain data. Raises ConfigError when no experiment was named."""
-    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    for key in settings:
-        if key not in (known := groups | {entry.name for entry in fields(Config)}):
-            raise ConfigError(f"{key}: unknown key; {nearest(str(key), known)}")
+    known = {path.name for path in CONFIGS.iterdir() if path.is_dir()} | {"name"}
+    for key in map(str, settings):
+        if key not in known:  # also a misspelt group: only here is it known what groups there are
+            raise ConfigError(f"{key}: unknown key; {nearest(key, known)}")
     if settings.get("recipe") is None:
         raise ConfigError(f"experiment: missing; expected one of: {', '.join(experiments())}")
     values = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))

@@ -51,7 +51,7 @@ def train(session: Session) -> Summary:
     run, state, world = session.config.run, session.state, session.world
     counters, began = state.counters, time.monotonic()
     loss, interrupted = math.nan, False
-    with stop_requests() as stop:
+    with session.noted() as facts, stop_requests() as stop:
         supply = feeds(state.stream, run.num_accum, world.device, run.channels_last, run.repeat_batch)
         while counters.step < run.num_steps and not interrupted:
             started = time.monotonic()
@@ -68,8 +68,8 @@ def train(session: Session) -> Summary:
             done = StepDone(counters, metrics, num_pictures, seconds, feed.seconds, is_last)
             for hook in session.hooks:
                 hook(done)
-    summary = Summary(counters.step, loss, counters.skipped_steps, interrupted, time.monotonic() - began)
-    session.close(asdict(summary))
+        summary = Summary(counters.step, loss, counters.skipped_steps, interrupted, time.monotonic() - began)
+        facts.update(asdict(summary))
     return summary
 
 

@@ -160,6 +160,6 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def shares_whole_weights(module: nn.Module) -> bool:
-    """Whether every rank holds all weights of `module`, so that its gradients are still to be averaged."""
-    return not any(isinstance(part, FSDPModule) for part in module.modules())
+def is_sharded(module: nn.Module) -> bool:
+    """Whether parts of `module` are shared out over the ranks (their gradients then need no averaging)."""
+    return any(isinstance(part, FSDPModule) for part in module.modules())

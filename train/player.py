@@ -12,7 +12,7 @@ from train import ranks
 from train.averaging import GradientAverager
 from train.config import OptimConfig
 from train.optim import make_optimizer, set_learning_rate
-from train.parallel import World, gradient_norm, local, shares_whole_weights, sync_gradients
+from train.parallel import World, gradient_norm, is_sharded, local, sync_gradients
 
 
 class Update(NamedTuple):
@@ -30,7 +30,8 @@ class Player:
         self.name, self.module, self.config, self.world = name, module, config, world
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(module, config)
-        averages = world.size > 1 and shares_whole_weights(module)
+        self.is_sharded = is_sharded(module)
+        averages = world.size > 1 and not self.is_sharded
         self.averager = GradientAverager(self.parameters) if averages else None
 
     def update(
@@ -53,7 +54,8 @@ class Player:
         return Update(loss_value, norm_value, is_finite)
 
     def _backward(self, loss: Tensor, is_last: bool) -> None:
-        sync_gradients(self.module, is_last)
+        if self.is_sharded:
+            sync_gradients(self.module, is_last)
         if self.averager and is_last:
             self.averager.arm()
         if loss.requires_grad:  # not so before an adversarial start step, for one

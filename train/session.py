@@ -1,7 +1,7 @@
 """Everything of a run, made from its settings in the order in which mistakes are cheapest to find."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,20 @@ class Session:
     trackers: Trackers
     record: RunRecord
 
-    def close(self, facts: Mapping[str, Any]) -> None:
-        """Note how the run ended and let the trackers write what they hold."""
-        if self.world.is_first:
-            self.record.end(facts)
-            self.trackers.close()
-            self.progress.close()
+    @contextmanager
+    def noted(self) -> Iterator[dict[str, Any]]:
+        """Note at the end of the context how the run ended: what was put into the dict, or the error."""
+        facts: dict[str, Any] = {}
+        try:
+            yield facts
+        except BaseException as error:
+            facts["error"] = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if self.world.is_first:
+                self.record.end(facts)
+                self.trackers.close()
+                self.progress.close()
 
 
 def make_session(config: Config, recipe: Recipe, world: World) -> Session:
@@ -99,7 +107,7 @@ def set_arithmetic(config: Config, world: World) -> None:
 
 def first_pictures(config: Config) -> Batch:
     """The pictures of the sample sheets: the first of the data, the same on all ranks and at every start."""
-    data = replace(config.data, batch_size=config.run.num_samples, num_workers=0)
+    data = replace(config.data, batch_size=config.run.num_samples, num_workers=0, shuffle=0, split="samples")
     return next(iter(Stream(data, rank=0, world_size=1, seed=config.run.seed)))
 
 

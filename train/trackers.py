@@ -107,7 +107,10 @@ class WandbTracker:
             resume="allow",
             dir=str(folder),
             config=dict(config),
-            settings=wandb.Settings(init_timeout=60, console="off", silent=True),
+            # A server that does not answer costs a minute or two, not the run.
+            settings=wandb.Settings(
+                login_timeout=30, init_timeout=30, finish_timeout=60, console="off", silent=True
+            ),
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -154,7 +157,8 @@ class Trackers:
             call()
         except Exception as error:  # any error at all: a run must not end because of its diary
             self.active.pop(name, None)
-            self.warn(f"tracker {name} failed and is left out from now on: {type(error).__name__}: {error}")
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.warn(f"tracker {name} failed and is left out from now on: {reason}")
 
 
 def make_trackers(

@@ -1,6 +1,7 @@
 """What a step does: accumulates, clips, skips what is not finite, trains players in turn."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,12 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(plain_config, colour_r
     assert not all(torch.equal(worse[key], after[key]) for key in before)
 
 
-def test_too_many_bad_steps_in_a_row_end_the_run(plain_config, colour_recipe) -> None:
+def test_too_many_bad_steps_in_a_row_end_the_run(plain_config, colour_recipe, tmp_path) -> None:
     config = config_from_plain(plain_config(run={"max_nonfinite": 3, "num_steps": 20}))
     with pytest.raises(DivergedError, match=r"step 5: .* 3 steps in a row \(loss nan.*optim\.lr"):
         run(config, colour_recipe(bad_steps=range(2, 20)))
+    start = json.loads((tmp_path / "run" / "run.json").read_text())["starts"][0]
+    assert start["error"].startswith("DivergedError: step 5")
 
 
 def test_the_same_batch_comes_again_and_again_when_asked(plain_config, colour_recipe) -> None:

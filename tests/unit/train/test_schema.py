@@ -54,7 +54,7 @@ def test_right_settings_become_typed_values() -> None:
     ("plain", "message"),
     [
         ({"name": "x", "rat": 1}, r"rat: unknown key; did you mean 'rate'\?"),
-        ({"name": "x", "inner": {"witdh": 1}}, r"inner\.witdh: unknown key; did you mean 'width'\?"),
+        ({"name": "x", "inner": {"widt": 1}}, r"inner\.widt: unknown key; did you mean 'width'\?"),
         ({"name": "x", "zzz": 1}, r"zzz: unknown key; expected one of: betas, free"),
         ({}, r"name: missing; expected text"),
         ({"name": "???"}, r"name: missing; expected text"),
@@ -65,7 +65,7 @@ def test_right_settings_become_typed_values() -> None:
         ({"name": "x", "limit": 1.5}, r"limit: expected a whole number, found 1\.5"),
         ({"name": "x", "inner": {"width": 9}}, r"inner\.width: expected at most 8, found 9"),
         ({"name": "x", "inner": {"width": 0}}, r"inner\.width: expected at least 1, found 0"),
-        ({"name": "x", "inner": {"kind": "sqare"}}, r"inner\.kind: found 'sqare'; did you mean 'square'\?"),
+        ({"name": "x", "inner": {"kind": "squar"}}, r"inner\.kind: found 'squar'; did you mean 'square'\?"),
         ({"name": "x", "inner": 3}, r"inner: expected settings \(width, kind\), found 3"),
         ({"name": "x", "several": [{"width": 2}, {"w": 1}]}, r"several\[1\]\.w: unknown key"),
         ({"name": "x", "several": "a"}, r"several: expected a list of settings"),
@@ -89,4 +89,4 @@ def test_messages_of_nested_checks_carry_the_whole_key() -> None:
 
 def test_nearest_lists_all_when_none_is_near() -> None:
     assert nearest("colour", ["weight", "height"]) == "expected one of: height, weight"
-    assert nearest("wieght", ["weight", "height"]) == "did you mean 'weight'?"
+    assert nearest("weigt", ["weight", "height"]) == "did you mean 'weight'?"
