@@ -100,7 +100,7 @@ class ResBlock(Block):
 
     @torch.no_grad()
     def quieten(self, scale: float) -> None:
-        self.channelwise[-1].weight.mul_(scale)
+        self.channelwise.get_parameter("4.weight").mul_(scale)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         if cond.control is not None:
@@ -120,7 +120,7 @@ class FeedForwardBlock(Block):
 
     @torch.no_grad()
     def quieten(self, scale: float) -> None:
-        self.channelwise[-1].weight.mul_(scale)
+        self.channelwise.get_parameter("4.weight").mul_(scale)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         return x + self.channelwise(channels_last_norm(x)).permute(0, 3, 1, 2)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.network import Network, check_shape, keeps_config
+from modules.network import Network, check_shape, keeps_config, reset_all
 
 
 class SpectralConv2d(nn.Module):
@@ -13,6 +13,9 @@ class SpectralConv2d(nn.Module):
     The estimate of that value moves only in `power_iteration`, so that a forward changes nothing and a step
     of many micro-batches equals a step of one. Names are those of torch's spectral-norm hook.
     """
+
+    weight_u: Tensor
+    weight_v: Tensor
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -62,16 +65,17 @@ class Discriminator(Network):
         self.init_weights()
 
     def init_weights(self) -> None:
-        for module in self.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        reset_all(self)
 
     def shard_units(self) -> list[nn.Module]:
+        return [*self._convolutions()]
+
+    def _convolutions(self) -> list[SpectralConv2d]:
         return [layer for layer in self.encoder if isinstance(layer, SpectralConv2d)]
 
     def update_spectral_norms(self) -> None:
         """Follow the weights with the spectral norms' estimates: call once after every optimizer step."""
-        for layer in self.shard_units():
+        for layer in self._convolutions():
             layer.power_iteration()
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:

@@ -176,7 +176,8 @@ def make_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
     merged = ["".join(pair) for pair in ranks]
     tokens = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *merged, START, END]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=list(ranks))
+    pairs: Any = list(ranks)  # taken as pairs, though declared as lines of text
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=pairs)
     for word in words:
         if len(tokenizer(word).input_ids) != 3:
             raise ValueError(f"text_encoder.words: {word!r} is not one word to CLIP's tokenizer")

@@ -79,15 +79,22 @@ def make_levels(
     down, up = (per_level("blocks", counts, depth) for counts in blocks)
     repeats = block_repeat or ([1] * depth, [1] * depth)
     down_repeat, up_repeat = (per_level("block_repeat", counts, depth) for counts in repeats)
-    columns = (
-        c_hidden,
-        per_level("level_config", level_config, depth),
-        per_level("nhead", nhead, depth),
-        per_level("self_attn", self_attn, depth),
-        per_level("dropout", dropout, depth),
-        down,
-        up[::-1],
-        down_repeat,
-        up_repeat[::-1],
-    )
-    return [Level(*row, kernel_size) for row in zip(*columns, strict=True)]
+    letters = per_level("level_config", level_config, depth)
+    heads = per_level("nhead", nhead, depth)
+    attends = per_level("self_attn", self_attn, depth)
+    drop = per_level("dropout", dropout, depth)
+    return [
+        Level(
+            c=c_hidden[n],
+            letters=letters[n],
+            nhead=heads[n],
+            self_attn=attends[n],
+            dropout=drop[n],
+            down_blocks=down[n],
+            up_blocks=up[-1 - n],
+            down_repeat=down_repeat[n],
+            up_repeat=up_repeat[-1 - n],
+            kernel_size=kernel_size,
+        )
+        for n in range(depth)
+    ]

@@ -26,6 +26,14 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
+def reset_all(module: nn.Module) -> None:
+    """Call every `reset_parameters` there is in a module."""
+    for part in module.modules():
+        reset = getattr(part, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
 def keeps_config(init: Callable[..., None]) -> Callable[..., None]:
     """Decorate a network's `__init__`: its arguments, defaults included, become `self.config`."""
     signature = inspect.signature(init)

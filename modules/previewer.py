@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from modules.network import Network, check_shape, keeps_config
+from modules.network import Network, check_shape, keeps_config, reset_all
 
 
 class Previewer(Network):
@@ -25,9 +25,7 @@ class Previewer(Network):
         self.init_weights()
 
     def init_weights(self) -> None:
-        for module in self.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        reset_all(self)
 
     def shard_units(self) -> list[nn.Module]:
         return [self.blocks]
@@ -35,7 +33,7 @@ class Previewer(Network):
     def forward(self, latents: Tensor) -> Tensor:
         """Latents [B, c_in, h, w] -> pictures [B, c_out, 8 h, 8 w], about [0, 1], not clamped."""
         check_shape("latents", latents, None, self.c_in, None, None)
-        return self.blocks(latents.to(self.blocks[0].weight.dtype))
+        return self.blocks(latents.to(self.blocks.get_parameter("0.weight").dtype))
 
 
 def activated(conv: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchvision.models import efficientnet
 
-from modules.network import Network, check_shape, keeps_config
+from modules.network import Network, check_shape, keeps_config, reset_all
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -92,9 +92,7 @@ class SemanticCompressor(Network):
         self.init_weights()
 
     def init_weights(self) -> None:
-        for module in self.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        reset_all(self)
         for module in self.backbone.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -107,4 +105,4 @@ class SemanticCompressor(Network):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised pictures [B, 3, H, W] -> latents [B, c_latent, ceil(H / factor), ceil(W / factor)]."""
         check_shape("images", images, None, 3, None, None)
-        return self.mapper(self.backbone(images.to(self.mapper[0].weight.dtype)))
+        return self.mapper(self.backbone(images.to(self.mapper.get_parameter("0.weight").dtype)))

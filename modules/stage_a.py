@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.network import Network, check_shape, keeps_config
+from modules.network import Network, check_shape, keeps_config, reset_all
 from modules.vector_quantizer import VectorQuantizer
 
 
@@ -35,10 +35,11 @@ class StageAResBlock(nn.Module):
         self.gammas = nn.Parameter(torch.zeros(6))
 
     def reset_parameters(self) -> None:
-        nn.init.zeros_(self.gammas)
-        for layer in (self.depthwise[1], self.channelwise[0], self.channelwise[2]):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for name, parameter in self.named_parameters():
+            if name.endswith("weight"):
+                nn.init.xavier_uniform_(parameter)
+            else:  # biases, and the gammas: each block starts as the identity
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.gammas.unbind()
@@ -90,13 +91,14 @@ class StageA(Network):
         self.init_weights()
 
     def init_weights(self) -> None:
-        for module in self.modules():
-            if hasattr(module, "reset_parameters") and not isinstance(module, StageAResBlock):
-                module.reset_parameters()
-        for block in self.shard_units():
+        reset_all(self)
+        for block in self._blocks():  # again: their layers' own resets came after theirs
             block.reset_parameters()
 
     def shard_units(self) -> list[nn.Module]:
+        return [*self._blocks()]
+
+    def _blocks(self) -> list[StageAResBlock]:
         return [block for block in (*self.down_blocks, *self.up_blocks) if isinstance(block, StageAResBlock)]
 
     def encode_unquantized(self, images: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ class StageA(Network):
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents [B, c_latent, h, w] -> pictures [B, 3, h * factor, w * factor], about [0, 1]."""
         check_shape("latents", latents, None, self.c_latent, None, None)
-        scaled = (latents * self.scale_factor).to(self.out_block[0].weight.dtype)
+        scaled = (latents * self.scale_factor).to(self.out_block.get_parameter("0.weight").dtype)
         return self.out_block(self.up_blocks(scaled))
 
     def forward(self, images: Tensor, quantized: Tensor | None = None) -> tuple[Tensor, StageACode]:
@@ -145,4 +147,4 @@ class StageA(Network):
                 f"images: height and width must be multiples of {self.factor}, found {height} x {width}; "
                 "pad or crop the pictures first"
             )
-        return self.down_blocks(self.in_block(images.to(self.in_block[1].weight.dtype)))
+        return self.down_blocks(self.in_block(images.to(self.in_block.get_parameter("1.weight").dtype)))

@@ -64,8 +64,8 @@ class StageB(UNet):
     def init_weights(self) -> None:
         super().init_weights()
         for mapper in (self.effnet_mapper, self.pixels_mapper):
-            nn.init.normal_(mapper[0].weight, std=0.02)
-            nn.init.normal_(mapper[2].weight, std=0.02)
+            for layer in ("0.weight", "2.weight"):
+                nn.init.normal_(mapper.get_parameter(layer), std=0.02)
         nn.init.normal_(self.clip_mapper.weight, std=0.02)
 
     def embed_conditions(self, clip: Tensor) -> Tensor:

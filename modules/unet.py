@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.blocks import Conditions, LayerNorm2d, resize, timestep_embedding
+from modules.blocks import Block, Conditions, LayerNorm2d, resize, timestep_embedding
 from modules.levels import ConditionSizes, Level
-from modules.network import Network, check_shape
+from modules.network import Network, check_shape, reset_all
 
 
 class UNet(Network):
@@ -59,20 +59,23 @@ class UNet(Network):
         self.up_repeat_mappers = nn.ModuleList(level.repeat_mappers(level.up_repeat) for level in levels)
 
     def shard_units(self) -> list[nn.Module]:
-        return list(chain.from_iterable((*self.down_blocks, *self.up_blocks)))
+        return [*self._blocks()]
+
+    def _blocks(self) -> list[Block]:
+        return list(chain.from_iterable((*self.down_blocks, *self.up_blocks)))  # type: ignore[arg-type]
 
     def init_weights(self) -> None:
         """Xavier weights, zero biases; residual branches shrink with depth; timesteps and output at 0."""
+        reset_all(self)
         for module in self.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-        for block in self.shard_units():
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for block in self._blocks():
             block.quieten(self.num_down_blocks**-0.5)
-        nn.init.xavier_uniform_(self.embedding[1].weight, gain=0.02)
-        nn.init.zeros_(self.clf[1].weight)
+        nn.init.xavier_uniform_(self.embedding.get_parameter("1.weight"), gain=0.02)
+        nn.init.zeros_(self.clf.get_parameter("1.weight"))
 
     def embed_timesteps(self, r: Tensor, companions: Mapping[str, Tensor | None]) -> Tensor:
         """Embed the noise condition and its companions (zero where None), all [B] in [0, 1].
@@ -103,7 +106,7 @@ class UNet(Network):
     @property
     def dtype(self) -> torch.dtype:
         """The number format of the weights, in which the network computes."""
-        return self.embedding[1].weight.dtype
+        return self.embedding.get_parameter("1.weight").dtype
 
     def embed(self, x: Tensor) -> Tensor:
         """Latents [B, c_in, H, W] -> features [B, C, H / patch_size, W / patch_size], rounded up."""
@@ -120,14 +123,13 @@ class UNet(Network):
         """
         control = iter(controls)
         skips: list[Tensor] = []
-        for scale, *level in zip(
-            self.down_downscalers, self.down_blocks, self.down_repeat_mappers, strict=True
-        ):
-            x = run_level(scale(x), *level, cond, control)
+        for level, scale in enumerate(self.down_downscalers):
+            x = run_level(scale(x), self.down_blocks[level], self.down_repeat_mappers[level], cond, control)
             skips.append(x)
-        for scale, *level in zip(self.up_upscalers, self.up_blocks, self.up_repeat_mappers, strict=True):
+        for level, scale in enumerate(self.up_upscalers):
             skip = skips.pop()  # at the deepest level, where the first block takes none, x itself
-            x = run_level(resize(x, *skip.shape[-2:]), *level, cond._replace(skip=skip), control)
+            x, with_skip = resize(x, *skip.shape[-2:]), cond._replace(skip=skip)
+            x = run_level(x, self.up_blocks[level], self.up_repeat_mappers[level], with_skip, control)
             x = scale(x)
         return x
 
@@ -143,16 +145,16 @@ def scale_between(levels: Sequence[Level], scalers: Sequence[nn.Module]) -> list
 
 def run_level(
     x: Tensor,
-    blocks: nn.ModuleList,
-    repeat_mappers: nn.ModuleList,
+    blocks: nn.Module,
+    repeat_mappers: nn.Module,
     cond: Conditions,
     controls: Iterator[Tensor | None],
 ) -> Tensor:
     """Run a level's blocks, and again after each of its repeat mappers."""
-    for mapper in (None, *repeat_mappers):
+    for mapper in (None, *repeat_mappers.children()):
         if mapper is not None:
             x = mapper(x)
-        for block in blocks:
+        for block in blocks.children():
             control = next(controls, None) if block.takes_control else None
             x = block(x, cond._replace(control=control))
     return x
