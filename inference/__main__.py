@@ -23,7 +23,7 @@ from inference.schema import from_dict
 
 CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
 TEXT_KEYS = ("prompt", "negative_prompt")
-FAILURE, MISTAKE = 1, 2  # exit status
+FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130  # exit status
 USAGE = """\
 python -m inference prompt="a red circle" run=outputs/demo [KEY=VALUE ...]
 python -m inference recreate=outputs/pictures/a-red-circle_5.png
@@ -61,6 +61,8 @@ def attempt(settings: DictConfig) -> int:
         return say("out of memory; try offload=true, a smaller batch_size or a smaller picture", FAILURE)
     except (ValueError, OSError, OmegaConfBaseException) as error:
         return say(error, MISTAKE)
+    except KeyboardInterrupt:
+        return say("stopped; the pictures that were finished are written", INTERRUPTED)
     return 0
 
 

@@ -26,8 +26,8 @@ def versions() -> dict[str, str]:
 def facts_of(networks: Networks, batch: Sequence[Request], row: int) -> dict[str, Any]:
     """All that decides the pixels of one picture of a batch, as plain data.
 
-    The batch counts because kernels choose their order of summation by the shapes of what they are given: the
-    same picture alone differs in the last bits.
+    The batch and the number of threads count because kernels choose their order of summation by them: made
+    alone, the same picture differs in the last bits.
     """
     request = batch[row]
     return {
@@ -40,6 +40,7 @@ def facts_of(networks: Networks, batch: Sequence[Request], row: int) -> dict[str
         "fingerprints": networks.fingerprints(TASKS[request.task].networks),
         "dtype": networks.dtype_name,
         "device": networks.device.type,
+        "threads": torch.get_num_threads(),
         "versions": versions(),
     }
 

@@ -83,12 +83,14 @@ class Networks:
         return str(beside if beside.is_dir() else source)
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise FileNotFoundError unless all of these networks and encoders are known."""
+        """Raise FileNotFoundError unless all of these networks, and the encoders they need, are known."""
         for name in names:
-            if name in RELEASED_ENCODERS:
+            if name == "image_encoder":
                 self.encoder_source(name, "stage_c")
             else:
                 self.facts(name)
+            if name in ("stage_b", "stage_c"):
+                self.encoder_source("text_encoder", name)
 
     def peek(self, name: str) -> Any:
         """A network where it lies, to look at its structure."""

@@ -1,5 +1,6 @@
 """What is going on while pictures are made: a callback per sampling step, and the bar that listens to it."""
 
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple
@@ -39,7 +40,9 @@ class ProgressBar:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, *times, console=console, disable=not console.is_terminal)
+        self.bar = Progress(
+            *columns, *times, console=console, disable=not console.is_terminal, redirect_stdout=False
+        )
         self.num_batches = num_batches
         self.steps_of: dict[str, int] = {}
         self.task = self.bar.add_task("loading", total=None)
@@ -60,6 +63,8 @@ class ProgressBar:
         self.bar.update(self.task, advance=1, total=total, description=step.stage)
 
     def print(self, line: str) -> None:
-        """A line on standard output, above the bar."""
-        self.bar.console.file.flush()
-        print(line, flush=True)
+        """A line on standard output; above the bar where both are shown."""
+        if self.bar.disable or not sys.stdout.isatty():
+            print(line, flush=True)
+        else:
+            self.bar.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,12 @@
 """Making a picture again from its own metadata."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
+import torch
 
 from inference.config import Config, changed_keys
 from inference.facts import differences, facts_of, same_batch
@@ -26,14 +30,26 @@ def recreate(config: Config, on_step: OnStep = ignore) -> tuple[Picture, str]:
     cascade = Cascade.load(**_where_from(config, original.facts), offload=config.offload)
     batch, row = same_batch(original.facts)
     [batch] = cascade.batches(batch, len(batch))
-    picture = Picture(cascade.run_batch(batch, on_step)[row], facts_of(cascade.networks, batch, row))
+    with threads(original.facts.get("threads", torch.get_num_threads())):
+        picture = Picture(cascade.run_batch(batch, on_step)[row], facts_of(cascade.networks, batch, row))
     if np.array_equal(np.asarray(picture.image), np.asarray(original.image)):
         return picture, "the same pixels"
     changed = differences(original.facts, picture.facts)
     return picture, f"the pixels differ; no longer the same: {', '.join(changed) or 'the machine'}"
 
 
-def _where_from(config: Config, facts: dict) -> dict:
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads on the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _where_from(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
     """Keywords of Cascade.load: the picture's own, those that the config names in their place."""
     named = config.run is not None or bool(config.weights.given())
     source = {"run": config.run, "ema": config.ema, **asdict(config.weights)}

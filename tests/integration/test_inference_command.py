@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 FAST = ["stage_c.steps=2", "stage_b.steps=2"]
 
 
-def inference(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def inference(*arguments: str, folder: Path, threads: int = 1) -> subprocess.CompletedProcess[str]:
     """Run the command in a folder of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "inference", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from inference import Cascade, Picture, StageBSettings, StageCSettings, open_picture, write_picture
@@ -36,7 +37,7 @@ def test_facts_name_all_that_decides_the_pixels(written: Path, tiny_runs: Path) 
     assert set(facts["fingerprints"]) == {"stage_a", "stage_b", "stage_c"}
     stage_a = tiny_runs / "stage_a" / "weights" / "stage_a_ema.safetensors"
     assert facts["fingerprints"]["stage_a"] == fingerprint(stage_a)
-    assert (facts["dtype"], facts["device"]) == ("fp32", "cpu")
+    assert (facts["dtype"], facts["device"], facts["threads"]) == ("fp32", "cpu", torch.get_num_threads())
     assert set(facts["versions"]) == {"kaskade", "torch"}
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from inference import __main__ as cli
 from inference.config import Config
@@ -65,6 +66,27 @@ def test_mistakes_are_one_line_and_status_2(
     assert cli.main([argument]) == 2
     written = capsys.readouterr().err
     assert written.startswith("error: ")
+    assert message in written
+    assert written.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [(torch.OutOfMemoryError("CUDA"), 1, "offload=true"), (KeyboardInterrupt(), 130, "stopped")],
+)
+def test_other_ends_are_one_line_too(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    status: int,
+    message: str,
+) -> None:
+    def fail(config: Config) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "carry_out", fail)
+    assert cli.main(["prompt=x"]) == status
+    written = capsys.readouterr().err
     assert message in written
     assert written.count("\n") == 1
 

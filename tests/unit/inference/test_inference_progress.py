@@ -35,3 +35,9 @@ def test_it_shows_where_it_is_on_a_terminal() -> None:
 def test_it_says_nothing_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     run(ProgressBar(2))
     assert capsys.readouterr().err == ""
+
+
+def test_lines_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar(1) as bar:
+        bar.print("a/[b].png")
+    assert capsys.readouterr().out == "a/[b].png\n"

@@ -1,0 +1,62 @@
+"""Files without a header of ours, as the official checkpoints are: recognised, and sampled as released."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from inference import Cascade, Request, StageBSettings, StageCSettings
+from inference.settings import RELEASED_FACTS
+from modules import build
+
+UNET = {"c_r": 64, "c_cond": 64, "c_hidden": [64, 64], "blocks": [[1, 1], [1, 1]]}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "stage_a": {"bottleneck_blocks": 1, "c_hidden": 16, "codebook_size": 32},
+    "stage_b": {
+        **UNET,
+        "nhead": [-1, 1],
+        "level_config": ["CT", "CTA"],
+        "block_repeat": [[1, 1], [1, 1]],
+        "dropout": 0.0,
+        "c_clip": 12,
+    },
+    "stage_c": {**UNET, "nhead": [1, 1], "c_clip_text": 16, "c_clip_text_pooled": 12, "c_clip_img": 12},
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("official")
+    paths = {name: str(folder / f"{name}.safetensors") for name in NETWORKS}
+    for name, config in NETWORKS.items():
+        save_file(build(name, config).state_dict(), paths[name])
+    return paths
+
+
+def test_pictures_from_official_files(files: dict[str, str], tiny_runs: Path) -> None:
+    cascade = Cascade.load(device="cpu", text_encoder=str(tiny_runs / "stage_c" / "text_encoder"), **files)
+    steps = {"stage_c": StageCSettings(steps=1), "stage_b": StageBSettings(steps=1)}
+    [picture] = cascade.generate("a", width_px=90, height_px=60, **steps)
+    assert picture.image.size == (90, 60)
+    [[request]] = cascade.batches([Request()], 1)
+    assert request.size == (1024, 1024)
+    assert cascade.stages.grid_c(request.size) == (24, 24)  # factor 42.67
+
+
+def test_released_settings() -> None:
+    c, b = RELEASED_FACTS["stage_c"], RELEASED_FACTS["stage_b"]
+    assert (c["compression"], b["compressor_scale"]) == (42.67, 0.75)
+    assert c["gdf"]["target"] == {"name": "EpsilonTarget"}
+    assert c["gdf"]["schedule"] == {"name": "CosineSchedule", "clamp_range": [0.0001, 0.9999]}
+
+
+def test_they_name_no_text_encoder(files: dict[str, str]) -> None:
+    with pytest.raises(FileNotFoundError, match="text_encoder: .* names none; set weights.text_encoder="):
+        Cascade.load(device="cpu", **files).batches([Request()], 1)
+
+
+def test_a_file_of_another_network_is_told_before_anything_is_built(files: dict[str, str]) -> None:
+    swapped = {**files, "stage_a": files["stage_b"]}
+    with pytest.raises(ValueError, match="stage_a: .* holds the network stage_b"):
+        Cascade.load(device="cpu", **swapped).batches([Request()], 1)
