@@ -1,4 +1,4 @@
-"""VQGAN's adaptive weight: the adversary pulls at the decoder as hard as the reconstruction does.
+"""The adversary of a VQGAN, and the weight at which it pulls as hard as the reconstruction does.
 
 Both pulls are read off the ordinary backward pass: the reconstruction reaches the two losses as two views of
 one tensor, and what arrives at each view, carried through the last layer, is that loss's gradient of the last
@@ -7,6 +7,7 @@ nothing. The weight measured in one step is used in the next: it is then one num
 ranks.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train import ranks
-from train.losses import adaptive_weight, conv1x1_weight_gradient
+from train.losses import (
+    adaptive_weight,
+    conv1x1_weight_gradient,
+    hinge_discriminator_loss,
+    hinge_generator_loss,
+)
+from train.recipe import Metrics
 
 LEAST_WEIGHT = 1e-6  # never 0: the adversary's pull is measured through its weight
 
@@ -65,6 +72,43 @@ class AdversaryBalance:
     def _measure(self, which: int, features: Tensor, gradient: Tensor) -> None:
         output_gradient = F.pixel_unshuffle(gradient.float(), 2)
         self._pulls[which] += conv1x1_weight_gradient(features, output_gradient)
+
+
+class Adversary:
+    """Both players' adversarial losses. weight: 0 for no adversary at all, else the balance's factor.
+
+    The discriminator judges what the generator drew of the same micro-batch a moment before: no second
+    forward pass, and BatchNorm counts each batch once.
+    """
+
+    def __init__(self, weight: float, start_step: int) -> None:
+        self.start_step, self.balance = start_step, AdversaryBalance(weight)
+        self._drawn: deque[Tensor] = deque()  # what the generator drew of this step's micro-batches
+
+    def is_active(self, step: int) -> bool:
+        """Whether there is anything to do in this step, counted from 0."""
+        return self.balance.factor > 0 and step >= self.start_step
+
+    def generator_loss(self, discriminator: nn.Module, drawn: Tensor) -> tuple[Tensor, Metrics]:
+        """The weighted loss for pictures [B, 3, H, W], the balance's second view of what was drawn."""
+        self._drawn.append(drawn.detach())
+        loss = hinge_generator_loss(discriminator(drawn))
+        metrics: dict[str, float | Tensor] = {
+            "adversarial": loss.detach(),
+            "adversarial_weight": self.balance.weight,
+        }
+        return self.balance.weight * loss, metrics
+
+    def discriminator_loss(self, discriminator: nn.Module, images: Tensor) -> tuple[Tensor, Metrics]:
+        """The loss for the real pictures of the earliest micro-batch that has not been judged yet."""
+        real, fake = discriminator(images), discriminator(self._drawn.popleft())
+        loss = hinge_discriminator_loss(real, fake)
+        return loss, {"logits_real": real.detach().mean(), "logits_fake": fake.detach().mean()}
+
+    def after_step(self) -> None:
+        """Forget the step's pictures and set the weight for the next."""
+        self._drawn.clear()
+        self.balance.after_step()
 
 
 @contextmanager

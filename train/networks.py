@@ -47,14 +47,12 @@ def check_networks(model: Any, learning: Sequence[str]) -> None:
             _check_keywords(name, settings.config)
 
 
-def learning_network(name: str, settings: NetworkSettings, device: torch.device) -> modules.Network:
+def learning_network(name: str, settings: NetworkSettings, device: torch.device) -> Any:
     """A network in train mode and float32: fresh, or from its weights (the averaged ones of a run)."""
     return _make(name, settings, device, torch.float32).train()
 
 
-def frozen_network(
-    name: str, settings: NetworkSettings, device: torch.device, dtype: torch.dtype
-) -> modules.Network:
+def frozen_network(name: str, settings: NetworkSettings, device: torch.device, dtype: torch.dtype) -> Any:
     """A network in eval mode that never changes, in number format dtype."""
     return frozen(_make(name, settings, device, dtype))
 
@@ -90,7 +88,7 @@ def _check_keywords(name: str, config: Mapping[str, Any]) -> None:
         raise ConfigError(f"model.{name}.config: {error}") from error
 
 
-def _make(name: str, settings: NetworkSettings, device: torch.device, dtype: torch.dtype) -> modules.Network:
+def _make(name: str, settings: NetworkSettings, device: torch.device, dtype: torch.dtype) -> Any:
     if settings.weights is None:
         with device:
             return modules.build(name, settings.config).to(dtype)

@@ -37,7 +37,7 @@ class LatentViewer:
         self.dtype = dtype
 
     def build(self, device: torch.device) -> None:
-        self.networks = {
+        self.networks: dict[str, Any] = {
             name: frozen_network(name, settings, device, self.dtype)
             for name, settings in self.settings.items()
             if settings is not None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
+from modules import Previewer, SemanticCompressor
 from train.conditioning import compress
 from train.config import Config
 from train.losses import pixel_loss
@@ -27,7 +28,7 @@ from train.schema import from_plain
 class PreviewerRecipe:
     """One player: the previewer."""
 
-    players = ("model",)
+    players: tuple[str, ...] = ("model",)
     learning = ("previewer",)
 
     def __init__(self, config: Config) -> None:
@@ -37,10 +38,10 @@ class PreviewerRecipe:
         self.dtype = network_dtype(config.run.precision)
 
     def build(self, device: torch.device) -> None:
-        self.semantic_compressor = frozen_network(
+        self.semantic_compressor: SemanticCompressor = frozen_network(
             "semantic_compressor", self.model.semantic_compressor, device, self.dtype
         )
-        self.previewer = learning_network("previewer", self.model.previewer, device)
+        self.previewer: Previewer = learning_network("previewer", self.model.previewer, device)
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.previewer}

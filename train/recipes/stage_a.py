@@ -5,7 +5,6 @@ The generator's loss is of pixels, VGG16 features, commitment to the codebook, a
 Stage B will draw.
 """
 
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
-from train.adversary import AdversaryBalance, recorded_input
+from modules import Discriminator, StageA
+from train.adversary import Adversary, recorded_input
 from train.codebook import CodebookCare
 from train.conditioning import chance
 from train.config import Config
-from train.losses import hinge_discriminator_loss, hinge_generator_loss, pixel_loss
+from train.losses import pixel_loss
 from train.networks import check_networks, evaluating, learning_network
 from train.parallel import whole_weights
 from train.perceptual import PerceptualDistance
@@ -31,7 +31,7 @@ from train.schema import from_plain
 class StageARecipe:
     """Players: the generator (Stage A), and the discriminator, which is idle before its start step."""
 
-    players = ("generator", "discriminator")
+    players: tuple[str, ...] = ("generator", "discriminator")
     learning = ("stage_a", "discriminator")
 
     def __init__(self, config: Config) -> None:
@@ -40,19 +40,19 @@ class StageARecipe:
         check_networks(self.model, self.learning)
         self.seed = config.run.seed
         self.step = 0
-        self.balance = AdversaryBalance(self.settings.adversarial_weight)
-        self._drawn: deque[Tensor] = deque()  # what the generator drew of this step's micro-batches
+        self.adversary = Adversary(self.settings.adversarial_weight, self.settings.adversarial_start_step)
 
     def build(self, device: torch.device) -> None:
         settings = self.settings
-        self.stage_a = learning_network("stage_a", self.model.stage_a, device)
-        self.discriminator = learning_network("discriminator", self.model.discriminator, device)
-        codebook_size = self.stage_a.vquantizer.codebook.num_embeddings
-        self.codebook = CodebookCare(codebook_size, settings.revive_every, self.seed)
         self.perceptual = None
-        if settings.perceptual_weight > 0:
-            files = settings.perceptual_weights, settings.perceptual_linear_weights
-            self.perceptual = PerceptualDistance(*files).to(device)
+        if settings.perceptual_weight > 0 and settings.perceptual_weights is not None:
+            distance = PerceptualDistance(settings.perceptual_weights, settings.perceptual_linear_weights)
+            self.perceptual = distance.to(device)
+        self.stage_a: StageA = learning_network("stage_a", self.model.stage_a, device)
+        judge = learning_network("discriminator", self.model.discriminator, device)
+        self.discriminator: Discriminator = judge
+        num_codes = self.stage_a.vquantizer.codebook.num_embeddings
+        self.codebook = CodebookCare(num_codes, settings.revive_every, self.seed)
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"generator": self.stage_a, "discriminator": self.discriminator}
@@ -70,7 +70,9 @@ class StageARecipe:
         images = pictures(batch)
         if player == "generator":
             return self._generator_loss(images, rng)
-        return self._discriminator_loss(images)
+        if self.adversary.is_active(self.step):
+            return self.adversary.discriminator_loss(self.discriminator, images)
+        return images.new_zeros(()), {}
 
     def _generator_loss(self, images: Tensor, rng: StepRng) -> tuple[Tensor, Metrics]:
         settings = self.settings
@@ -79,9 +81,9 @@ class StageARecipe:
             drawn, code = self.stage_a(images, quantized)
         drawn = drawn.float()
         self.codebook.observe(code.indices, code.unquantized * self.stage_a.scale_factor, rng, self.step)
-        metrics = {"psnr": psnr(drawn.detach(), images), **self.codebook.metrics()}
-        active = self._adversary_is_active()
-        views = self.balance.views(drawn, features[0]) if active else (drawn, drawn)
+        metrics: dict[str, float | Tensor] = {"psnr": psnr(drawn.detach(), images), **self.codebook.metrics()}
+        active = self.adversary.is_active(self.step)
+        views = self.adversary.balance.views(drawn, features[0]) if active else (drawn, drawn)
         loss = pixel_loss(views[0], images, settings.l1_weight, settings.l2_weight)
         if self.perceptual is not None:
             perceptual = self.perceptual(views[0], images).mean()
@@ -90,21 +92,9 @@ class StageARecipe:
         loss = loss + code.codebook_loss + settings.commitment_weight * code.commitment_loss
         metrics |= {"reconstruction": loss.detach(), "commitment": code.commitment_loss.detach()}
         if active:
-            self._drawn.append(drawn.detach())
-            adversarial = hinge_generator_loss(self.discriminator(views[1]))
-            loss = loss + self.balance.weight * adversarial
-            metrics |= {"adversarial": adversarial.detach(), "adversarial_weight": self.balance.weight}
+            adversarial, its_metrics = self.adversary.generator_loss(self.discriminator, views[1])
+            loss, metrics = loss + adversarial, {**metrics, **its_metrics}
         return loss, metrics
-
-    def _discriminator_loss(self, images: Tensor) -> tuple[Tensor, Metrics]:
-        if not self._adversary_is_active():
-            return images.new_zeros(()), {}
-        real, fake = self.discriminator(images), self.discriminator(self._drawn.popleft())
-        loss = hinge_discriminator_loss(real, fake)
-        return loss, {"logits_real": real.detach().mean(), "logits_fake": fake.detach().mean()}
-
-    def _adversary_is_active(self) -> bool:
-        return self.settings.adversarial_weight > 0 and self.step >= self.settings.adversarial_start_step
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
@@ -117,20 +107,16 @@ class StageARecipe:
 
     def after_step(self, step: int) -> None:
         self.codebook.after_step(step, self.stage_a.vquantizer.codebook.weight)
-        self.balance.after_step()
+        self.adversary.after_step()
         with whole_weights(self.discriminator):
             self.discriminator.update_spectral_norms()
-        self._drawn.clear()
         self.step = step + 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "codebook": self.codebook.state_dict(),
-            "balance": self.balance.state_dict(),
-        }
+        codebook, balance = self.codebook.state_dict(), self.adversary.balance.state_dict()
+        return {"step": self.step, "codebook": codebook, "balance": balance}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.codebook.load_state_dict(state["codebook"])
-        self.balance.load_state_dict(state["balance"])
+        self.adversary.balance.load_state_dict(state["balance"])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import gdf
 from dataset_tools.batches import Batch
+from modules import SemanticCompressor, StageA, StageB
 from modules.conditions import stage_b_inputs
 from train.conditioning import compress, drop_captions, keep_rows, random_scale
 from train.config import Config
@@ -34,27 +35,30 @@ from train.schema import from_plain
 class StageBRecipe:
     """One player: Stage B, and the compressor unless it is frozen."""
 
-    players = ("model",)
+    players: tuple[str, ...] = ("model",)
 
     def __init__(self, config: Config) -> None:
         self.settings = from_plain(StageBSettings, config.recipe, "recipe")
         self.model = from_plain(StageBModel, config.model, "model")
         compressor_learns = self.model.semantic_compressor.train is not False
-        self.learning = ("stage_b", "semantic_compressor") if compressor_learns else ("stage_b",)
+        self.learning: tuple[str, ...] = (
+            ("stage_b", "semantic_compressor") if compressor_learns else ("stage_b",)
+        )
         check_networks(self.model, self.learning)
         self.dtype = network_dtype(config.run.precision)
         self.encoders = Encoders(self.model.text_encoder, None, self.dtype)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
 
     def build(self, device: torch.device) -> None:
-        self.stage_a = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
+        self.stage_a: StageA = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
         self.encoders.build(device)
-        self.stage_b = learning_network("stage_b", self.model.stage_b, device)
+        self.stage_b: StageB = learning_network("stage_b", self.model.stage_b, device)
         compressor = self.model.semantic_compressor
-        if "semantic_compressor" in self.learning:
-            self.semantic_compressor = learning_network("semantic_compressor", compressor, device)
-        else:
-            self.semantic_compressor = frozen_network("semantic_compressor", compressor, device, self.dtype)
+        self.semantic_compressor: SemanticCompressor = (
+            learning_network("semantic_compressor", compressor, device)
+            if "semantic_compressor" in self.learning
+            else frozen_network("semantic_compressor", compressor, device, self.dtype)
+        )
         self.player = nn.ModuleDict(self.networks())
 
     def trainable(self) -> dict[str, nn.Module]:

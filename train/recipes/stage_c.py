@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
+from modules import SemanticCompressor, StageC
 from modules.conditions import TextFeatures, stage_c_inputs
 from train.conditioning import compress, drop_captions
 from train.config import Config
@@ -30,7 +31,7 @@ from train.viewer import LatentViewer
 class StageCRecipe:
     """One player: Stage C."""
 
-    players = ("model",)
+    players: tuple[str, ...] = ("model",)
     learning = ("stage_c",)
 
     def __init__(self, config: Config) -> None:
@@ -44,10 +45,10 @@ class StageCRecipe:
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
 
     def build(self, device: torch.device) -> None:
-        self.semantic_compressor = frozen_network(
+        self.semantic_compressor: SemanticCompressor = frozen_network(
             "semantic_compressor", self.model.semantic_compressor, device, self.dtype
         )
-        self.stage_c = learning_network("stage_c", self.model.stage_c, device)
+        self.stage_c: StageC = learning_network("stage_c", self.model.stage_c, device)
         self.encoders.build(device)
         self.viewer.build(device)
 
@@ -85,9 +86,9 @@ class StageCRecipe:
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
         images = pictures(batch)
         text, empty = self.encoders.text(batch["captions"]), self.encoders.text([""] * len(images))
-        inputs = [self._inputs(features) for features in (text, empty)]
+        inputs, unconditional = self._inputs(text), self._inputs(empty)
         with evaluating(self.stage_c):
-            sheet = self.objective.sheet(self.stage_c, self._compress(images), *inputs, rng)
+            sheet = self.objective.sheet(self.stage_c, self._compress(images), inputs, unconditional, rng)
         rows = {"original": images}
         for label, latents in sheet._asdict().items():
             rows[label] = self.viewer(latents, text, empty, self.compression, rng)
