@@ -77,17 +77,19 @@ def place() -> Place:
 def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> None:
     """Make networks that learn ready for several processes, in place: names and references stay valid.
 
-    Each needs `shard_units()`. From the inside out: recomputation, compilation, sharding.
+    Each needs `shard_units()`, the blocks that are compiled, recomputed and sharded one by one.
     """
     for network in networks:
         if world.size > 1:
             synchronise_batchnorm(network)
         units: list[nn.Module] = network.shard_units()  # type: ignore[operator]
         for unit in units:
+            # Inside out: hooks of sharding stay out of compiled code, and recomputation, which the
+            # compiler leaves alone, repeats the compiled block.
+            if config.compile:
+                unit.forward = torch.compile(unit.forward)  # type: ignore[method-assign]
             if config.activation_checkpointing:
                 unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)  # type: ignore[method-assign]
-            if config.compile:
-                unit.compile()
         if world.size > 1 and config.mode == "fsdp":
             for module in (*units, network):
                 fully_shard(module)

@@ -35,7 +35,7 @@ class RunRecord:
             {
                 "command": [sys.executable, *sys.orig_argv[1:]],
                 "started": _now(),
-                "step": step,
+                "from_step": step,
                 "processes": world_size,
                 "device": device,
                 "commit": commit(),

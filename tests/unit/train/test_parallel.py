@@ -91,12 +91,24 @@ def test_recomputation_keeps_names_outputs_and_gradients() -> None:
     assert len(calls) == 2, "once forward, once again for the backward pass"
 
 
-def test_compilation_is_asked_of_every_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+@pytest.mark.parametrize("recompute", [False, True])
+def test_every_block_is_compiled_and_may_be_recomputed(monkeypatch, recompute) -> None:
+    calls = []
+
+    def compiled(function):
+        def call(*arguments):
+            calls.append(function.__self__)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
     network = Blocks()
-    prepare([network], ParallelConfig(compile=True), World(0, 1, torch.device("cpu")))
-    assert compiled == list(network.blocks)
+    settings = ParallelConfig(compile=True, activation_checkpointing=recompute)
+    prepare([network], settings, World(0, 1, torch.device("cpu")))
+    network(torch.randn(3, 4)).sum().backward()
+    first, second = network.blocks
+    assert calls == [first, second] + [second, first] * recompute
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_together() -> None:

@@ -15,7 +15,7 @@ def test_every_start_is_noted(tmp_path: Path) -> None:
         record.begin(step, world_size=2, device="cpu")
         record.end({"loss": 0.5})
     starts = json.loads((tmp_path / "run.json").read_text())["starts"]
-    assert [(start["step"], start["loss"]) for start in starts] == [(0, 0.5), (5, 0.5)]
+    assert [(start["from_step"], start["loss"]) for start in starts] == [(0, 0.5), (5, 0.5)]
     assert starts[0]["versions"]["torch"] == torch.__version__ and starts[0]["ended"] >= starts[0]["started"]
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {
         "run": {"seed": 1},
