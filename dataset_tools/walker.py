@@ -11,9 +11,9 @@ from dataset_tools.sample_refs import SampleRef, ShardIndexer
 class Walker:
     """Goes through shards for ever and forms batches of references of one bucket each.
 
-    shards: all of them; this walk takes every num_shares-th of each epoch's order, beginning with the
-    share-th. batch_size: references per batch. shuffle: how many samples at least are mixed with each other
-    (whole shards); 0 keeps the order of shards and samples.
+    shards: all of them; this walk takes every num_shares-th of each epoch's order, in the first epoch
+    beginning with the share-th. batch_size: references per batch. shuffle: how many samples at least are
+    mixed with each other (whole shards); 0 keeps the order of shards and samples.
 
     The walk is a function of its arguments: the same in every process. Samples that do not fill a batch at
     the end of an epoch wait for those of the next, so none is lost and none is seen twice in an epoch.
@@ -85,7 +85,8 @@ class Walker:
         order = list(self.shards)
         if self.shuffle:
             Random(f"{self.seed}/{self.epoch}/shards").shuffle(order)
-        return order[self.share :: self.num_shares]
+        first = (self.share + self.epoch) % self.num_shares  # so that no share has broken shards for ever
+        return order[first :: self.num_shares]
 
     def _read_block(self, shards: list[str]) -> tuple[list[SampleRef], int]:
         """The samples that are mixed now, in their order, and the number of the shard after them."""

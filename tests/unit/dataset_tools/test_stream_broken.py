@@ -147,11 +147,12 @@ def test_shards_that_all_disappear_end_the_run(make_shards):
     assert {each.name for each in skipped} == {str(folder / f"{n:06}.tar") for n in range(2)}
 
 
-def test_a_worker_whose_shards_are_all_broken_takes_others_in_a_later_epoch(make_shards):
+@pytest.mark.parametrize("shuffle", [0, 8])
+def test_a_worker_whose_shards_are_all_broken_takes_others_in_a_later_epoch(make_shards, shuffle):
     folder = make_shards([4, 4])
     for number in (2, 3):
         (folder / f"{number:06}.tar").write_bytes(b"")
-    settings = config(folder, split="shards", batch_size=2)
+    settings = config(folder, split="shards", batch_size=2, shuffle=shuffle)
     for rank in range(4):
         stream = Stream(settings, rank=rank, world_size=4)
         assert len(take(stream, 12)) == 12
