@@ -12,6 +12,7 @@ from dataset_tools.batches import Batch
 from modules.encoders import TextEncoder
 from modules.weights import save_network
 from train.config import Config, config_from_plain
+from train.perceptual import vgg16_features
 from train.recipe import Recipe
 from train.recipes import make_recipe
 from train.rng import seed_global, step_rng
@@ -299,6 +300,17 @@ def test_stage_c_shows_latents_by_what_it_is_given(viewer: list[str]) -> None:
     sampled = recipe.sample(pictures(2), step_rng(0, 0, 0, 2))["sampled"]
     side = {"previewer": 8 * 8, "stage_a": 32}.get(viewer[0] if viewer else "", 8)
     assert sampled.shape == (2, 3, side, side)
+
+
+def test_stage_a_learns_from_vgg16_features_too(tmp_path: Path) -> None:
+    file = tmp_path / "vgg16.pth"
+    config = make_config("stage_a", recipe={"perceptual_weight": 1.0, "perceptual_weights": str(file)})
+    with pytest.raises(FileNotFoundError, match=r"vgg16\.pth.*download"):
+        made(config)
+    torch.save({f"features.{key}": value for key, value in vgg16_features().state_dict().items()}, file)
+    recipe = made(config)
+    _, metrics = recipe.loss("generator", pictures(2), step_rng(0, 0, 0, 2))
+    assert metrics["perceptual"] > 0 and metrics["reconstruction"] > metrics["perceptual"]
 
 
 def test_half_a_decoder_is_refused() -> None:
