@@ -1,7 +1,6 @@
 """What `python -m inference` does with its settings."""
 
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -55,5 +54,5 @@ def _recreate(config: Config) -> Path:
     with ProgressBar(1) as bar:
         picture, verdict = recreate(config, bar)
     path = write_picture(picture, Path(config.output))
-    print(f"{path}: {verdict}", file=sys.stdout)
+    print(f"{path}: {verdict}")
     return path

@@ -70,16 +70,14 @@ class Networks:
 
         Raises FileNotFoundError when neither is known.
         """
-        fact = self.weights.given().get(encoder) or self.facts(stage).get(encoder)
-        source = fact.get("source") if isinstance(fact, dict) else fact
+        source = self.weights.given().get(encoder) or self.facts(stage).get(encoder)
         if source is None:
             raise FileNotFoundError(
                 f"{encoder}: {self.path(stage)} names none; set weights.{encoder}=<folder or hub name> "
                 f"(the released models use {RELEASED_ENCODERS[encoder]})"
             )
-        beside = (
-            self.path(stage).parent.parent / source
-        )  # the run's own folder holds encoders made from a config
+        # An encoder that was made from a config lies in the stage's run.
+        beside = self.path(stage).parent.parent / source
         return str(beside if beside.is_dir() else source)
 
     def check(self, names: Iterable[str]) -> None:

@@ -46,7 +46,7 @@ def test_lists_and_other_values_are_hydras_affair(seen: list[Config]) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("promt=x", "promt: no such setting; did you mean prompt?"),
+        ("promptt=x", "promptt: no such setting; did you mean prompt?"),
         ("stage_c.step=3", "stage_c.step: no such setting; did you mean stage_c.steps?"),
         ("+stage_c.step=3", "stage_c.step: no such setting; did you mean stage_c.steps?"),
         ("stage_c.steps=many", "stage_c.steps: expected a whole number; found 'many'"),
