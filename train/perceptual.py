@@ -1,5 +1,6 @@
 """Perceptual distance: how differently two pictures look to a VGG16 (LPIPS, Zhang et al. 2018)."""
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -72,7 +73,10 @@ class PerceptualDistance(nn.Module):
 def _read(path: str | Path, what: str, advice: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: {what} are not there; {advice} or set recipe.perceptual_weight=0")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path}: expected {what}, found a file that torch cannot read; {advice}") from error
 
 
 def _load(features: nn.Sequential, tensors: dict[str, Tensor], path: str | Path) -> None:

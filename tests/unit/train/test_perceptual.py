@@ -74,5 +74,8 @@ def test_another_file_is_refused(tmp_path: Path, vgg_file: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="not a VGG16 file"):
         PerceptualDistance(tmp_path / "other.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(ValueError, match="torch cannot read"):
+        PerceptualDistance(tmp_path / "text.pth")
     with pytest.raises(ValueError, match="not LPIPS"):
         PerceptualDistance(vgg_file, vgg_file)
