@@ -38,6 +38,15 @@ def test_global_response_norm_lifts_strong_channels() -> None:
     torch.testing.assert_close(y[0, 0, 0], torch.tensor([3 * 2.5, 1 * 1.5]))
 
 
+def test_global_response_norm_of_silent_channels_has_a_gradient() -> None:
+    norm = GlobalResponseNorm(2)
+    nn.init.ones_(norm.gamma)
+    x = torch.zeros(1, 4, 4, 2, requires_grad=True)
+    norm(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
 def test_attention_equals_torchs() -> None:
     ours, theirs = Attention(12, 3), nn.MultiheadAttention(12, 3, batch_first=True)
     theirs.load_state_dict(ours.state_dict(), strict=True)
