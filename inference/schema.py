@@ -60,13 +60,3 @@ def describe(hint: Any) -> str:
     if get_origin(hint) in (list, tuple):
         return f"a list ({describe(get_args(hint)[0])})"
     return KINDS.get(hint, "a group of settings")
-
-
-def flat_keys(kind: type, where: str = "") -> list[str]:
-    """The names of all settings of a dataclass, those of nested ones with dots."""
-    keys = []
-    for name, hint in get_type_hints(kind).items():
-        keys.append(where + name)
-        if is_dataclass(hint):
-            keys += flat_keys(hint, f"{where}{name}.")  # type: ignore[arg-type]
-    return keys

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from inference.config import Config, changed_keys, plan
-from inference.schema import flat_keys, from_dict
+from inference.schema import from_dict
 from inference.settings import Request, StageBSettings, StageCSettings, Weights
 
 CONFIG_FILE = Path(__file__).parents[3] / "configs" / "inference.yaml"
@@ -66,10 +66,6 @@ def test_a_request_survives_plain_data() -> None:
 
 def test_only_weights_that_are_set_are_given() -> None:
     assert Weights(stage_a="a.safetensors").given() == {"stage_a": "a.safetensors"}
-
-
-def test_flat_keys_reach_into_groups() -> None:
-    assert {"prompt", "stage_c", "stage_c.steps", "weights.text_encoder"} <= set(flat_keys(Config))
 
 
 def test_every_prompt_and_image_meets_every_seed() -> None:
