@@ -25,12 +25,13 @@ class CodebookCare:
         self.size, self.window_steps, self.seed = size, window_steps, seed
         self.counts = torch.zeros(size, dtype=torch.int64)  # uses in the window so far, all ranks
         self.num_revived = 0
-        self._pending = torch.zeros(size, dtype=torch.int64)  # of this step and rank
+        self._pending: list[Tensor] = []  # the same of this step and rank, one per micro-batch
         self._candidates: list[Tensor] = []  # one [B, K, C] per micro-batch
 
     def observe(self, indices: Tensor, vectors: Tensor, rng: StepRng, step: int) -> None:
         """Count one micro-batch. indices: [B, h, w]. vectors: [B, C, h, w], what the encoder gave."""
-        self._pending += torch.bincount(indices.flatten(), minlength=self.size).cpu()
+        uses = indices.new_zeros(self.size)  # unlike bincount, index_add_ does not wait for a GPU
+        self._pending.append(uses.index_add_(0, indices.flatten(), torch.ones_like(indices.flatten())))
         if self._window_ends(step):
             rows = vectors.detach().float().flatten(2).transpose(1, 2).cpu()  # [B, h*w, C]
             picks = [torch.randperm(rows.shape[1], generator=generator) for generator in rng.samples]
@@ -40,8 +41,8 @@ class CodebookCare:
     @torch.no_grad()
     def after_step(self, step: int, codebook: Tensor) -> None:
         """Add up the step and, at the end of a window, move the unused codes of `codebook` [size, C]."""
-        self.counts += ranks.total(self._pending)
-        self._pending.zero_()
+        self.counts += ranks.total(torch.stack(self._pending).sum(dim=0).cpu())
+        self._pending.clear()
         if self._window_ends(step):
             self._revive(step, codebook)
             self.counts.zero_()

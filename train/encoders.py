@@ -66,9 +66,10 @@ class Encoders:
         """
         if "image_encoder" not in self.encoders:
             return None
-        kept = torch.tensor(chance(rng, kept_share), device=images.device)
-        if not kept.any():
+        choice = chance(rng, kept_share)
+        if not any(choice):
             return None
+        kept = torch.tensor(choice, device=images.device)
         found = self.encoders["image_encoder"](images[kept]).float()
         embeds = found.new_zeros(len(images), *found.shape[1:])
         embeds[kept] = found

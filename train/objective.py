@@ -65,7 +65,7 @@ class DiffusionObjective:
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The recipe's loss and metrics of one micro-batch; arguments as of `losses.diffusion_loss`."""
         result = diffusion_loss(network, self.diffusion, latents, conditions, rng, noise=noise)
-        self._collected.append((result.diffused.logSNR.float().cpu(), result.per_picture.cpu()))
+        self._collected.append((result.diffused.logSNR.float(), result.per_picture))
         spread = latents.detach().std()  # should be near 1: schedules are made for it
         return result.loss, {
             "loss_unweighted": result.per_picture.mean(),
@@ -75,7 +75,8 @@ class DiffusionObjective:
 
     def after_step(self) -> None:
         """Take in the losses of the step's pictures on all ranks."""
-        log_snr, losses = (torch.cat(parts) for parts in zip(*self._collected, strict=True))
+        # Only here, for within the step a GPU need not be waited for.
+        log_snr, losses = (torch.cat(parts).cpu() for parts in zip(*self._collected, strict=True))
         self._collected.clear()
         for part in self.diffusion.adaptive_parts().values():
             part.apply_statistics(ranks.total(part.bucket_statistics(log_snr, losses)))
