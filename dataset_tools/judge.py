@@ -71,13 +71,13 @@ def _templates() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
             names.append((shape, size))
             spectra.append(np.conj(blurred))
             energies.append((np.fft.irfft2(blurred, s=(SIZE_PX, SIZE_PX)) ** 2).sum())
-    return names, np.stack(spectra), np.array(energies)
+    return names, np.stack(spectra).astype(np.complex64), np.array(energies, np.float32)
 
 
 def _fit(cover: np.ndarray) -> dict[str, str | None]:
     """The template and shift with the least squared misfit |cover - template|^2, over all shifts at once."""
     names, spectra, energies = _templates()
-    overlap = np.fft.irfft2(np.fft.rfft2(cover) * spectra, s=cover.shape)
+    overlap = np.fft.irfft2(np.fft.rfft2(cover.astype(np.float32)) * spectra, s=cover.shape)
     misfit = (cover**2).sum() + energies[:, None, None] - 2 * overlap
     which, dy, dx = np.unravel_index(int(misfit.argmin()), misfit.shape)
     if misfit.min() > MAX_MISFIT * energies[which]:
