@@ -21,7 +21,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         """x: [B, C, H, W] of this rank."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
-        mean, var, count = global_statistics(x.float())
+        mean, var, count = global_statistics(x.to(torch.promote_types(x.dtype, torch.float32)))
         if self.track_running_stats:
             self._follow(mean.detach(), var.detach() * (count / (count - 1)))
         scale = torch.rsqrt(var + self.eps)  # [C]
