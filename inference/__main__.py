@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from inference.command import carry_out
 from inference.config import Config
-from inference.schema import from_dict
+from modules.schema import from_plain
 
 CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
 TEXT_KEYS = ("prompt", "negative_prompt")
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 def attempt(settings: DictConfig) -> int:
     """Make the pictures that the settings ask for; returns the exit status."""
     try:
-        carry_out(from_dict(Config, OmegaConf.to_container(settings, resolve=True)))  # type: ignore[arg-type]
+        carry_out(from_plain(Config, OmegaConf.to_container(settings, resolve=True)))  # type: ignore[arg-type]
     except torch.OutOfMemoryError:
         return say("out of memory; try offload=true, a smaller batch_size or a smaller picture", FAILURE)
     except (ValueError, OSError, OmegaConfBaseException) as error:
@@ -67,7 +67,7 @@ def attempt(settings: DictConfig) -> int:
 
 
 def settable(argument: str) -> str:
-    """An override that Hydra takes in any case: for a wrong key, from_dict has the better words.
+    """An override that Hydra takes in any case: for a wrong key, from_plain has the better words.
 
     A prompt is quoted, so that commas, brackets and quotes in it are no syntax; one that is quoted already,
     or a list, is left as it is.

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from inference.networks import Networks
-from inference.schema import from_dict
 from inference.settings import Request
 from inference.sources import checksum
 from inference.tasks import TASKS
+from modules.schema import from_plain
 
 
 @cache
@@ -47,7 +47,7 @@ def facts_of(networks: Networks, batch: Sequence[Request], row: int) -> dict[str
 
 def request_of(facts: Mapping[str, Any]) -> Request:
     """The request that a picture's facts describe; ValueError when they are not of that form."""
-    return from_dict(Request, {f.name: facts[f.name] for f in fields(Request) if f.name in facts})
+    return from_plain(Request, {f.name: facts[f.name] for f in fields(Request) if f.name in facts})
 
 
 def same_batch(facts: Mapping[str, Any]) -> tuple[list[Request], int]:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from gdf.released import RELEASED_SPEC
 from inference.sizes import Size
+from modules.schema import nearest
 
 SAMPLERS = {
     "ddpm": "DDPMSampler",
@@ -16,16 +18,9 @@ SAMPLERS = {
 }
 
 # What the headers of our own files say of a network, for the official files, which have no such header.
-RELEASED_GDF: dict[str, Any] = {
-    "schedule": {"name": "CosineSchedule", "clamp_range": [0.0001, 0.9999]},
-    "input_scaler": {"name": "VPScaler"},
-    "target": {"name": "EpsilonTarget"},
-    "noise_cond": {"name": "CosineTNoiseCond"},
-    "loss_weight": {"name": "P2LossWeight"},
-}
 RELEASED_FACTS: dict[str, dict[str, Any]] = {
-    "stage_c": {"gdf": RELEASED_GDF, "compression": 42.67, "image_size_px": 1024},
-    "stage_b": {"gdf": RELEASED_GDF, "compressor_scale": 0.75},
+    "stage_c": {"gdf": RELEASED_SPEC, "compression": 42.67, "image_size_px": 1024},
+    "stage_b": {"gdf": RELEASED_SPEC, "compressor_scale": 0.75},
 }
 RELEASED_ENCODERS = {
     "text_encoder": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
@@ -36,7 +31,7 @@ RELEASED_ENCODERS = {
 def one_of(value: str, choices: Mapping[str, object], what: str) -> None:
     """Raise ValueError when value is none of the choices."""
     if value not in choices:
-        raise ValueError(f"{what}: expected one of {', '.join(choices)}; found {value!r}")
+        raise ValueError(f"{what}: found {value!r}; {nearest(value, choices)}")
 
 
 @dataclass(frozen=True)

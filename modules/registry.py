@@ -2,12 +2,12 @@
 
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from modules.discriminator import Discriminator
 from modules.network import Network
 from modules.previewer import Previewer
+from modules.schema import nearest
 from modules.semantic_compressor import SemanticCompressor
 from modules.stage_a import StageA
 from modules.stage_b import StageB
@@ -29,16 +29,9 @@ def build(network: str, config: Mapping[str, Any]) -> Network:
     Works under `torch.device("meta")`. ValueError names the nearest valid name of a network or keyword.
     """
     if network not in NETWORKS:
-        raise ValueError(unknown("network", network, NETWORKS))
+        raise ValueError(f"network {network!r} is not known; {nearest(network, NETWORKS)}")
     keywords = list(inspect.signature(NETWORKS[network].__init__).parameters)[1:]
     for key in config:
         if key not in keywords:
-            raise ValueError(unknown(f"config of {network}: keyword", key, keywords))
+            raise ValueError(f"config of {network}: keyword {key!r} is not known; {nearest(key, keywords)}")
     return NETWORKS[network](**config)
-
-
-def unknown(what: str, found: str, valid: Mapping[str, Any] | list[str]) -> str:
-    """One line that says what was not known, and what is nearest to it."""
-    near = get_close_matches(found, valid, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(valid)}"
-    return f"{what} {found!r} is not known; {hint}"

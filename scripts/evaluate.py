@@ -32,8 +32,8 @@ from dataset_tools.shards import write_whole
 from inference import Cascade, Picture, Request, StageBSettings, StageCSettings, contact_sheet
 from inference.pictures import to_image
 from inference.progress import ProgressBar
-from inference.schema import from_dict
 from inference.sources import fit, source_size
+from modules.schema import from_plain
 from scripts.scores import clip_score, fid, reconstruct, score_pairs, score_prompts
 
 MAX_SHOWN = 36  # pictures on a contact sheet
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name: {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
             for name, pairs in (("stage_c", options.stage_c), ("stage_b", options.stage_b))
         }
-        plan = from_dict(Plan, {**{key: getattr(options, key) for key in keys}, **stages})
+        plan = from_plain(Plan, {**{key: getattr(options, key) for key in keys}, **stages})
         cascade = Cascade.load(options.run, device=options.device)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         report = evaluate(cascade, options.data, plan, options.out.parent)

@@ -24,11 +24,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modules.schema import ConfigError, nearest
 from train.config import config_from_plain
 from train.loop import DivergedError, train
 from train.parallel import join, place
 from train.recipes import make_recipe
-from train.schema import ConfigError, nearest
 from train.session import make_session
 
 CONFIGS = Path(__file__).parents[1] / "configs"

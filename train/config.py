@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dataset_tools.data_config import DataConfig
-from train.schema import ConfigError, bounded, from_plain, nearest
+from modules.schema import ConfigError, bounded, from_plain, nearest
 
 
 @dataclass

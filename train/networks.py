@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import modules
+from modules.schema import ConfigError
 from modules.weights import load_network
-from train.schema import ConfigError
 
 Module = TypeVar("Module", bound=nn.Module)
 

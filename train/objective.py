@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import gdf
+from modules.schema import bounded
 from train import ranks
 from train.losses import diffusion_loss
 from train.rng import StepRng
-from train.schema import bounded
 
 # Edges of the log-SNR intervals over which the loss is reported, and the middles that name them.
 REPORT_EDGES, REPORT_CENTRES = (-6.0, -2.0, 2.0, 6.0), (-8, -4, 0, 4, 8)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from modules.schema import ConfigError
 from train.config import OptimConfig
-from train.schema import ConfigError
 
 
 def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:

@@ -16,9 +16,9 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
+from modules.schema import ConfigError
 from train.batchnorm import synchronise_batchnorm
 from train.config import ParallelConfig
-from train.schema import ConfigError
 
 
 @dataclass(frozen=True)

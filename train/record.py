@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import yaml
 
+from modules.schema import join
 from train.checkpoint import write_text
-from train.schema import join
 
 PACKAGES = ("torch", "torchvision", "transformers", "safetensors", "webdataset", "hydra-core", "bitsandbytes")
 

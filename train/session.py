@@ -10,6 +10,7 @@ import torch
 
 from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
+from modules.schema import ConfigError, nearest
 from train.checkpoint import Checkpoints
 from train.config import Config
 from train.ema import Ema
@@ -21,7 +22,6 @@ from train.progress import Progress
 from train.recipe import Recipe
 from train.record import RunRecord
 from train.rng import seed_global
-from train.schema import ConfigError, nearest
 from train.state import Counters, TrainingState
 from train.trackers import Trackers, make_trackers
 

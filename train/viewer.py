@@ -8,12 +8,12 @@ from torch import Tensor
 import gdf
 from gdf.released import RELEASED_SPEC
 from modules.conditions import TextFeatures, latent_size, stage_b_inputs
+from modules.schema import ConfigError
 from modules.weights import find_weights, read_header
 from train.networks import NetworkSettings, frozen_network
 from train.objective import SamplingSettings, draw
 from train.pictures import false_colours
 from train.rng import StepRng
-from train.schema import ConfigError
 
 # The released settings of Stage B, which decodes: few steps and hardly any guidance.
 DECODING = SamplingSettings(timesteps=10, cfg=1.1)

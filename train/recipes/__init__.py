@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
+from modules.schema import ConfigError, nearest
 from train.config import Config
 from train.recipe import Recipe
 from train.recipes.previewer import PreviewerRecipe
 from train.recipes.stage_a import StageARecipe
 from train.recipes.stage_b import StageBRecipe
 from train.recipes.stage_c import StageCRecipe
-from train.schema import ConfigError, nearest
 
 RECIPES: dict[str, Callable[[Config], Recipe]] = {
     "stage_a": StageARecipe,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
 from modules import Previewer, SemanticCompressor
+from modules.schema import from_plain
 from train.conditioning import compress
 from train.config import Config
 from train.losses import pixel_loss
@@ -22,7 +23,6 @@ from train.pictures import pictures, psnr, resized
 from train.recipe import Metrics
 from train.recipes.settings import PreviewerModel, PreviewerSettings
 from train.rng import StepRng
-from train.schema import from_plain
 
 
 class PreviewerRecipe:

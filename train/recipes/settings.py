@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from modules.schema import bounded
 from train.encoders import ImageEncoderSettings, TextEncoderSettings
 from train.networks import NetworkSettings
 from train.objective import SamplingSettings
-from train.schema import bounded
 
 
 @dataclass

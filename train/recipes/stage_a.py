@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
 from modules import Discriminator, StageA
+from modules.schema import from_plain
 from train.adversary import Adversary, recorded_input
 from train.codebook import CodebookCare
 from train.conditioning import chance
@@ -25,7 +26,6 @@ from train.pictures import pictures, psnr
 from train.recipe import Metrics
 from train.recipes.settings import StageAModel, StageASettings
 from train.rng import StepRng
-from train.schema import from_plain
 
 
 class StageARecipe:

@@ -14,6 +14,7 @@ import gdf
 from dataset_tools.batches import Batch
 from modules import SemanticCompressor, StageA, StageB
 from modules.conditions import stage_b_inputs
+from modules.schema import from_plain
 from train.conditioning import compress, drop_captions, keep_rows, random_scale
 from train.config import Config
 from train.encoders import Encoders
@@ -29,7 +30,6 @@ from train.pictures import pictures
 from train.recipe import Metrics
 from train.recipes.settings import StageBModel, StageBSettings
 from train.rng import StepRng
-from train.schema import from_plain
 
 
 class StageBRecipe:

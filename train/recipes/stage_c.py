@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dataset_tools.batches import Batch
 from modules import SemanticCompressor, StageC
 from modules.conditions import TextFeatures, stage_c_inputs
+from modules.schema import from_plain
 from train.conditioning import compress, drop_captions
 from train.config import Config
 from train.encoders import Encoders
@@ -24,7 +25,6 @@ from train.pictures import pictures
 from train.recipe import Metrics
 from train.recipes.settings import StageCModel, StageCSettings
 from train.rng import StepRng
-from train.schema import from_plain
 from train.viewer import LatentViewer
 
 

@@ -46,11 +46,11 @@ def test_lists_and_other_values_are_hydras_affair(seen: list[Config]) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("promptt=x", "promptt: no such setting; did you mean prompt?"),
-        ("stage_c.step=3", "stage_c.step: no such setting; did you mean stage_c.steps?"),
-        ("+stage_c.step=3", "stage_c.step: no such setting; did you mean stage_c.steps?"),
-        ("stage_c.steps=many", "stage_c.steps: expected a whole number; found 'many'"),
-        ("stage_c=3", "stage_c: expected a group of settings; found 3"),
+        ("promptt=x", "promptt: unknown key; did you mean 'prompt'?"),
+        ("stage_c.step=3", "stage_c.step: unknown key; did you mean 'steps'?"),
+        ("+stage_c.step=3", "stage_c.step: unknown key; did you mean 'steps'?"),
+        ("stage_c.steps=many", "stage_c.steps: expected a whole number, found 'many'"),
+        ("stage_c=3", "stage_c: expected settings (steps, guidance, shift, sampler, rescale), found 3"),
         ("seed=-1", "seed: expected a whole number from 0"),
         ("seed=[1,x]", "seed: expected a whole number or a list"),
         ("prompt=x", "run=<folder of runs>"),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
+from gdf.released import RELEASED_SPEC
 from inference import Cascade, Request, StageBSettings, StageCSettings
 from inference.settings import RELEASED_FACTS
 from modules import build
@@ -47,8 +48,7 @@ def test_pictures_from_official_files(files: dict[str, str], tiny_runs: Path) ->
 def test_released_settings() -> None:
     c, b = RELEASED_FACTS["stage_c"], RELEASED_FACTS["stage_b"]
     assert (c["compression"], b["compressor_scale"]) == (42.67, 0.75)
-    assert c["gdf"]["target"] == {"name": "EpsilonTarget"}
-    assert c["gdf"]["schedule"] == {"name": "CosineSchedule", "clamp_range": [0.0001, 0.9999]}
+    assert c["gdf"] == b["gdf"] == RELEASED_SPEC
 
 
 def test_they_name_no_text_encoder(files: dict[str, str]) -> None:

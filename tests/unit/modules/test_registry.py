@@ -59,7 +59,7 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
         ValueError, match="config of stage_c: keyword 'c_hiden' is not known; did you mean 'c_hidden'?"
     ):
         modules.build("stage_c", {"c_hiden": [8, 8]})
-    with pytest.raises(ValueError, match="expected one of c_in, c_cond, c_hidden, depth"):
+    with pytest.raises(ValueError, match="expected one of: c_cond, c_hidden, c_in, depth"):
         modules.build("discriminator", {"zzz": 1})
 
 

@@ -120,7 +120,7 @@ def test_pictures_that_the_judge_does_not_know(tiny_runs: Path, tmp_path: Path) 
         ({"--data": "nowhere"}, "data: the folder nowhere does not exist"),
         ({"--run": "nowhere"}, "run: the folder nowhere does not exist"),
         ({"--num-samples": "0"}, "num_samples: expected at least 1; found 0"),
-        ({"--stage-c": "step=3"}, "stage_c.step: no such setting; did you mean stage_c.steps?"),
+        ({"--stage-c": "step=3"}, "stage_c.step: unknown key; did you mean 'steps'?"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(

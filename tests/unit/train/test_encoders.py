@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from modules.schema import ConfigError, from_plain
 from train.encoders import Encoders, ImageEncoderSettings, TextEncoderSettings
 from train.rng import step_rng
-from train.schema import ConfigError, from_plain
 
 SMALL = {
     "hidden_size": 8,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import modules
+from modules.schema import ConfigError
 from modules.weights import save_network
 from train.networks import (
     NetworkSettings,
@@ -16,7 +17,6 @@ from train.networks import (
     learning_network,
     network_dtype,
 )
-from train.schema import ConfigError
 
 SMALL = {"c_in": 4, "c_hidden": 16}
 CPU = torch.device("cpu")

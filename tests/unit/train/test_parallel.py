@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from modules.schema import ConfigError
 from train import parallel
 from train.averaging import split
 from train.batchnorm import SynchronisedBatchNorm2d, synchronise_batchnorm
 from train.config import ParallelConfig
 from train.parallel import Place, World, gradient_norm, join, place, prepare
-from train.schema import ConfigError
 
 SLURM = {
     "SLURM_PROCID": "3",

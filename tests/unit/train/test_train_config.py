@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from modules.schema import ConfigError
 from train.config import OptimConfig, config_from_plain
-from train.schema import ConfigError
 
 
 def plain(**changes: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Plain data (from YAML and the command line) to dataclasses, with one clear line for every mistake."""
+"""Plain data (YAML, command line, a picture's metadata) to dataclasses; every mistake is one clear line."""
 
 import difflib
 import types
@@ -43,8 +43,10 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
         return kind(**values)
     except ConfigError:
         raise
-    except ValueError as error:  # raised by the dataclass's own __post_init__
-        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+    except ValueError as error:  # from the dataclass's own checks, which know its keys but not its place
+        begins_with_key = str(error).partition(":")[0] in settable
+        message = join(where, error) if begins_with_key or not where else f"{where}: {error}"
+        raise ConfigError(message) from error
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
@@ -73,13 +75,10 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The end of a message about a wrong name: the valid name that it probably means, or all of them."""
-    names = [str(item) for item in valid]
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return (
-        f"did you mean '{close[0]}'?"
-        if close
-        else f"expected one of: {', '.join(sorted(names)) or 'nothing'}"
-    )
+    names = sorted(str(item) for item in valid)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"did you mean '{close[0]}'?"
+    return f"expected one of: {', '.join(names) or 'nothing'}"
 
 
 def join(where: str, key: object) -> str:
@@ -96,6 +95,8 @@ def describe(hint: Any) -> str:
         return f"settings ({_keys(hint)})"
     if origin is Literal:
         return " | ".join(str(argument) for argument in arguments)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"[{', '.join(map(describe, arguments))}]"
     if origin in (list, tuple, Sequence):
         return f"a list of {describe(arguments[0])}" if arguments else "a list"
     if origin in (dict, Mapping) or hint is dict:
