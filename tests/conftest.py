@@ -64,8 +64,7 @@ def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for name, (run, config, facts) in NETWORKS.items():
         for suffix, seed in (("", 1), ("_ema", 0)):
-            network = build(name, config)
-            randomise(network, seed)
+            network = random_network(build, name, config, seed)
             (folder / run / "weights").mkdir(parents=True, exist_ok=True)
             save_network(folder / run / "weights" / f"{name}{suffix}.safetensors", network, name, facts)
     text_config = {**CLIP_SIZES, "projection_dim": 12}
@@ -76,8 +75,11 @@ def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def randomise(network: nn.Module, seed: int) -> None:
-    """Give every parameter a value that matters; fresh networks put out zeros."""
-    rng = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=rng))
+def random_network(build: Any, name: str, config: dict[str, Any], seed: int) -> nn.Module:
+    """A network every parameter of which has a value that matters; fresh ones put out zeros."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(name, config)
+        for parameter in network.parameters():
+            parameter.data.add_(0.2 * torch.randn(parameter.shape))
+    return network
