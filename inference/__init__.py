@@ -4,8 +4,8 @@ from inference.pictures import Picture, open_picture, write_picture
 from inference.pipeline import Cascade
 from inference.progress import Step
 from inference.settings import Request, StageBSettings, StageCSettings, Weights
-from inference.sheets import contact_sheet
 from inference.tasks import TASKS
+from modules.pictures import contact_sheet
 
 __all__ = [
     "TASKS",

@@ -10,7 +10,7 @@ from inference.pictures import Picture, write_picture, write_png
 from inference.pipeline import Cascade
 from inference.progress import ProgressBar
 from inference.recreate import recreate
-from inference.sheets import contact_sheet
+from modules.pictures import contact_sheet
 
 MAX_RANDOM_SEED = 2**31  # easier to type again than larger ones
 

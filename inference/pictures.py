@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from torch import Tensor
 
 KEY = "kaskade"  # JSON: everything that is needed to make the picture again
 READABLE_KEY = "parameters"  # the same for people, in the layout that other picture tools read
@@ -23,12 +22,6 @@ class Picture:
 
     image: Image.Image
     facts: dict[str, Any]
-
-
-def to_image(pixels: Tensor) -> Image.Image:
-    """Round a picture [3, H, W], 0 to 1, to eight bits; values outside are cut off."""
-    levels = (pixels.detach().float().clamp(0, 1) * 255).round().byte()
-    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
 
 
 def readable(facts: Mapping[str, Any]) -> str:

@@ -10,11 +10,12 @@ from PIL import Image
 
 from inference.facts import facts_of
 from inference.networks import Networks, pick_device
-from inference.pictures import Picture, to_image
+from inference.pictures import Picture
 from inference.progress import OnStep, ignore
 from inference.settings import Request, Weights
 from inference.stages import Stages
 from inference.tasks import TASKS, prepare
+from modules.pictures import to_image
 
 
 class Cascade:

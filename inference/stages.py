@@ -6,15 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 import gdf
 from inference.networks import Networks
 from inference.progress import OnStep, Step
 from inference.settings import SAMPLERS, Request, StageSettings
 from inference.sizes import Size
-from modules import normalise_images
-from modules.conditions import latent_size, stage_b_inputs, stage_c_inputs
+from modules.conditions import compress, compressor_grid, latent_size, stage_b_inputs, stage_c_inputs
 
 
 def stream(seed: int, stage: str) -> torch.Generator:
@@ -80,11 +78,7 @@ class Stages:
     def compress(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Images, resized to just that many latents, to compressor latents."""
         with self.networks.use("semantic_compressor") as network:
-            sides = [side * network.factor for side in grid]
-            if list(images.shape[2:]) != sides:
-                images = interpolate(images, sides, mode="bicubic", antialias=True).clamp(0, 1)
-            images = normalise_images(images.to(self.networks.device))
-            return network(images).float()
+            return compress(network, images.to(self.networks.device), grid)
 
     def preview(self, latents: Tensor) -> Tensor:
         """Compressor latents to small images, eight times the latents' size."""
@@ -93,15 +87,13 @@ class Stages:
 
     def grid_c(self, size: Size) -> tuple[int, int]:
         """Height and width in compressor latents of a picture that Stage C draws."""
-        return self._grid(size, self.networks.facts("stage_c")["compression"])
+        compression = self.networks.facts("stage_c")["compression"]
+        return latent_size(size.height, compression), latent_size(size.width, compression)
 
     def grid_b(self, size: Size) -> tuple[int, int]:
         """Height and width in compressor latents of a picture as Stage B was trained to see it."""
         factor = self.networks.peek("semantic_compressor").factor
-        return self._grid(size, factor / self.networks.facts("stage_b")["compressor_scale"])
-
-    def _grid(self, size: Size, compression: float) -> tuple[int, int]:
-        return latent_size(size.height, compression), latent_size(size.width, compression)
+        return compressor_grid(size, self.networks.facts("stage_b")["compressor_scale"], factor)
 
     def _texts(self, stage: str, batch: Sequence[Request]) -> tuple[Any, Any]:
         """Features of the prompts and of the negative prompts."""

@@ -1,9 +1,13 @@
 """From encoder outputs to what Stage B and Stage C are called with; the same in training and inference."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+
+from modules.pictures import resized
+from modules.semantic_compressor import SemanticCompressor, normalise_images
 
 
 class TextFeatures(NamedTuple):
@@ -17,6 +21,21 @@ def latent_size(size_px: int, compression: float) -> int:
     """Latent pixels that cover `size_px` pixels at `compression` pixels per latent pixel, rounded up."""
     # The margin keeps a factor such as 42.6666, written down with few digits, from costing a whole pixel.
     return max(1, math.ceil(size_px / compression - 1e-4))
+
+
+def compressor_grid(size_px: Sequence[int], scale: float, factor: int) -> tuple[int, int]:
+    """Height and width in compressor latents of a picture [H, W] that the compressor sees shrunk by `scale`.
+
+    As published, shrunk sides are rounded down to multiples of `factor` pixels per latent; at least one.
+    """
+    height, width = (max(1, math.floor(side * scale / factor)) for side in size_px)
+    return height, width
+
+
+def compress(compressor: SemanticCompressor, images: Tensor, grid: Sequence[int]) -> Tensor:
+    """Compressor latents [B, c, *grid], float32, of pictures [B, 3, H, W] in [0, 1], resized to fit."""
+    height, width = (side * compressor.factor for side in grid)
+    return compressor(normalise_images(resized(images, height, width))).float()
 
 
 def stage_c_inputs(text: TextFeatures, image_embeds: Tensor | None, c_clip_img: int) -> dict[str, Tensor]:

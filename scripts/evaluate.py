@@ -29,10 +29,10 @@ from dataset_tools.records import Broken, Sample, read_samples
 from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import Scene
 from dataset_tools.shards import write_whole
-from inference import Cascade, Picture, Request, StageBSettings, StageCSettings, contact_sheet
-from inference.pictures import to_image
+from inference import Cascade, Picture, Request, StageBSettings, StageCSettings
 from inference.progress import ProgressBar
 from inference.sources import fit, source_size
+from modules.pictures import contact_sheet, to_image
 from modules.schema import from_plain
 from scripts.scores import clip_score, fid, reconstruct, score_pairs, score_prompts
 

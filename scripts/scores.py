@@ -15,10 +15,10 @@ from torch.nn.functional import cosine_similarity
 from dataset_tools.judge import read
 from dataset_tools.shapes_world import Scene
 from inference import Cascade, Picture, Request
-from inference.metrics import psnr, ssim
 from inference.progress import ignore
 from inference.sources import fit, source_size
 from modules.encoders import ImageEncoder, TextEncoder
+from modules.metrics import psnr, ssim
 
 SCORED_TOGETHER = {
     "colour_and_shape": ("colour", "shape"),

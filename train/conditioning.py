@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from modules import SemanticCompressor, normalise_images
-from train.pictures import resized
+from modules import SemanticCompressor
+from modules.conditions import compress, compressor_grid
 from train.rng import StepRng
 
 
@@ -36,12 +36,6 @@ def random_scale(low: float, high: float, rng: StepRng) -> float:
     return low + (high - low) * torch.rand((), generator=rng.shared).item()
 
 
-def scaled_to_grid(images: Tensor, scale: float, multiple: int) -> Tensor:
-    """Resize pictures [B, 3, H, W] by about `scale`, each side to the nearest multiple (at least one)."""
-    height, width = (max(1, round(side * scale / multiple)) * multiple for side in images.shape[2:])
-    return resized(images, height, width)
-
-
-def compress(compressor: SemanticCompressor, images: Tensor, scale: float) -> Tensor:
+def compress_shrunk(compressor: SemanticCompressor, images: Tensor, scale: float) -> Tensor:
     """Compressor latents [B, c, h, w], float32, of pictures [B, 3, H, W] in [0, 1], shrunk by `scale`."""
-    return compressor(normalise_images(scaled_to_grid(images, scale, compressor.factor))).float()
+    return compress(compressor, images, compressor_grid(images.shape[2:], scale, compressor.factor))

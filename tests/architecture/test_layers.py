@@ -21,12 +21,17 @@ OWNERS = {
     "transformers": ("modules/encoders.py",),
     "tokenizers": ("modules/encoders.py",),
     "safetensors": ("modules/weights/",),
-    "webdataset": ("dataset_tools/",),
+    "webdataset": (),  # a peer of the tests; shards are read and written by dataset_tools itself
     "hydra": ("train/__main__.py", "inference/__main__.py"),
     "wandb": ("train/trackers.py",),
     "bitsandbytes": ("train/optim.py",),
 }
+# what modules may import beyond torch and the owned libraries
+MODULES_ALLOW = {"PIL": "modules/pictures.py"}
 OWNED_ROOMS = ("gdf", "modules", "dataset_tools", "train", "inference")
+LONGER_FUNCTIONS = {
+    "gdf/diffusion.py:sample": 60
+}  # the published keywords and what they mean; 20 lines of code
 GDF_ALLOWS = {"torch", "gdf"}
 
 
@@ -70,6 +75,17 @@ def test_gdf_needs_only_torch() -> None:
         assert not foreign, f"{path.name} imports {foreign}"
 
 
+def test_modules_need_torch_and_little_else() -> None:
+    import sys
+
+    known = {"torch", "modules", *OWNERS, *sys.stdlib_module_names}
+    for path in sorted((ROOT / "modules").rglob("*.py")):
+        place = str(path.relative_to(ROOT))
+        foreign = {name.split(".")[0] for name in imports(path)} - known
+        foreign -= {name for name, owner in MODULES_ALLOW.items() if owner == place}
+        assert not foreign, f"{place} imports {foreign}"
+
+
 def test_files_and_functions_stay_small() -> None:
     for path in sources():
         text = path.read_text()
@@ -77,4 +93,7 @@ def test_files_and_functions_stay_small() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno:
                 lines = node.end_lineno - node.lineno + 1
-                assert lines <= 60, f"{path.relative_to(ROOT)}: {node.name} has {lines} lines, at most 60"
+                most = LONGER_FUNCTIONS.get(f"{path.relative_to(ROOT)}:{node.name}", 50)
+                assert lines <= most, (
+                    f"{path.relative_to(ROOT)}: {node.name} has {lines} lines, at most {most}"
+                )

@@ -1,4 +1,4 @@
-"""Sizes and learning rates against the recorded numbers of the published implementation."""
+"""Sizes of latents, and of what the compressor sees, against the published implementation's."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from modules.conditions import latent_size
+from modules.conditions import compressor_grid, latent_size
 from tests.oracle.network_cases import FOLDER
 
 pytestmark = pytest.mark.oracle
 
 STAGE_C_COMPRESSION = 42.67  # as the published code rounds 1024 / 24
 STAGE_B_COMPRESSION = 4
+COMPRESSOR_FACTOR = 32
 
 
 def recorded(section: str) -> list[Any]:
@@ -22,7 +23,7 @@ def recorded(section: str) -> list[Any]:
 
 
 def test_there_are_recorded_cases() -> None:
-    assert recorded("latent_sizes")
+    assert recorded("latent_sizes") and recorded("downscale_three_quarters")
 
 
 @pytest.mark.parametrize("row", recorded("latent_sizes"), ids=lambda row: f"{row['height']}x{row['width']}")
@@ -30,3 +31,9 @@ def test_latent_sizes(row: dict[str, Any]) -> None:
     sides = row["height"], row["width"]
     assert row["stage_c"][2:] == [latent_size(side, STAGE_C_COMPRESSION) for side in sides]
     assert row["stage_b"][2:] == [latent_size(side, STAGE_B_COMPRESSION) for side in sides]
+
+
+@pytest.mark.parametrize("row", recorded("downscale_three_quarters"), ids=lambda row: str(row["hw"]))
+def test_what_the_compressor_sees(row: dict[str, Any]) -> None:
+    grid = compressor_grid(row["hw"], 0.75, COMPRESSOR_FACTOR)
+    assert row["out_hw"] == [side * COMPRESSOR_FACTOR for side in grid]

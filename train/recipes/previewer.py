@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
 from modules import Previewer, SemanticCompressor
+from modules.metrics import psnr
+from modules.pictures import resized
 from modules.schema import from_plain
-from train.conditioning import compress
+from train.conditioning import compress_shrunk
 from train.config import Config
 from train.losses import pixel_loss
 from train.networks import (
@@ -19,7 +21,7 @@ from train.networks import (
     learning_network,
     network_dtype,
 )
-from train.pictures import pictures, psnr, resized
+from train.pictures import pictures
 from train.recipe import Metrics
 from train.recipes.settings import PreviewerModel, PreviewerSettings
 from train.rng import StepRng
@@ -57,25 +59,16 @@ class PreviewerRecipe:
 
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         images = pictures(batch)
-        previews = self.previewer(
-            compress(self.semantic_compressor, images, self.settings.compressor_scale)
-        ).float()
+        previews = self._preview(images)
         targets = resized(images, *previews.shape[2:])
         loss = pixel_loss(previews, targets, self.settings.l1_weight, self.settings.l2_weight)
-        return loss, {"psnr": psnr(previews.detach(), targets)}
+        return loss, {"psnr": psnr(previews.detach(), targets).mean()}
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
         images = pictures(batch)
         with evaluating(self.previewer):
-            return {
-                "original": images,
-                "previewed": self.previewer(
-                    compress(self.semantic_compressor, images, self.settings.compressor_scale)
-                )
-                .float()
-                .clamp(0, 1),
-            }
+            return {"original": images, "previewed": self._preview(images).clamp(0, 1)}
 
     def after_step(self, step: int) -> None:
         """Nothing is kept from one step to the next."""
@@ -85,3 +78,7 @@ class PreviewerRecipe:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to take back."""
+
+    def _preview(self, images: Tensor) -> Tensor:
+        latents = compress_shrunk(self.semantic_compressor, images, self.settings.compressor_scale)
+        return self.previewer(latents).float()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
 from modules import Discriminator, StageA
+from modules.metrics import psnr
 from modules.schema import from_plain
 from train.adversary import Adversary, recorded_input
 from train.codebook import CodebookCare
@@ -22,7 +23,7 @@ from train.losses import pixel_loss
 from train.networks import check_networks, evaluating, learning_network
 from train.parallel import whole_weights
 from train.perceptual import PerceptualDistance
-from train.pictures import pictures, psnr
+from train.pictures import pictures
 from train.recipe import Metrics
 from train.recipes.settings import StageAModel, StageASettings
 from train.rng import StepRng
@@ -81,7 +82,10 @@ class StageARecipe:
             drawn, code = self.stage_a(images, quantized)
         drawn = drawn.float()
         self.codebook.observe(code.indices, code.unquantized * self.stage_a.scale_factor, rng, self.step)
-        metrics: dict[str, float | Tensor] = {"psnr": psnr(drawn.detach(), images), **self.codebook.metrics()}
+        metrics: dict[str, float | Tensor] = {
+            "psnr": psnr(drawn.detach(), images).mean(),
+            **self.codebook.metrics(),
+        }
         active = self.adversary.is_active(self.step)
         views = self.adversary.balance.views(drawn, features[0]) if active else (drawn, drawn)
         loss = pixel_loss(views[0], images, settings.l1_weight, settings.l2_weight)

@@ -15,7 +15,7 @@ from dataset_tools.batches import Batch
 from modules import SemanticCompressor, StageA, StageB
 from modules.conditions import stage_b_inputs
 from modules.schema import from_plain
-from train.conditioning import compress, drop_captions, keep_rows, random_scale
+from train.conditioning import compress_shrunk, drop_captions, keep_rows, random_scale
 from train.config import Config
 from train.encoders import Encoders
 from train.networks import (
@@ -110,7 +110,7 @@ class StageBRecipe:
         self.objective.load_state_dict(state)
 
     def _compress(self, images: Tensor, scale: float = 1.0) -> Tensor:
-        return compress(self.semantic_compressor, images, self.settings.compressor_scale * scale)
+        return compress_shrunk(self.semantic_compressor, images, self.settings.compressor_scale * scale)
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from dataset_tools.batches import Batch
 from modules import SemanticCompressor, StageC
 from modules.conditions import TextFeatures, stage_c_inputs
 from modules.schema import from_plain
-from train.conditioning import compress, drop_captions
+from train.conditioning import compress_shrunk, drop_captions
 from train.config import Config
 from train.encoders import Encoders
 from train.networks import (
@@ -104,7 +104,7 @@ class StageCRecipe:
         self.objective.load_state_dict(state)
 
     def _compress(self, images: Tensor) -> Tensor:
-        return compress(self.semantic_compressor, images, self.settings.compressor_scale)
+        return compress_shrunk(self.semantic_compressor, images, self.settings.compressor_scale)
 
     def _inputs(self, text: TextFeatures, embeds: Tensor | None = None) -> dict[str, Tensor]:
         return stage_c_inputs(text, embeds, self.stage_c.config["c_clip_img"])

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from inference.pictures import Picture, open_picture, readable, slug, to_image, write_picture, write_png
+from inference.pictures import Picture, open_picture, readable, slug, write_picture, write_png
 
 FACTS: dict[str, Any] = {
     "task": "text_to_image",
@@ -100,11 +99,6 @@ def test_cut_pictures_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match="cannot be read as a picture"):
         open_picture(path)
-
-
-def test_rounding_to_eight_bits_cuts_off() -> None:
-    pixels = torch.tensor([-1.0, 0.0, 0.5, 1.0, 2.0]).expand(3, 1, 5)
-    assert np.asarray(to_image(pixels))[0, :, 0].tolist() == [0, 0, 128, 255, 255]
 
 
 def test_facts_are_json(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from train.conditioning import chance, drop_captions, keep_rows, random_scale, scaled_to_grid
+from train.conditioning import chance, drop_captions, keep_rows, random_scale
 from train.rng import StepRng
 
 
@@ -59,26 +59,3 @@ def test_random_scale_is_the_same_for_every_part_of_a_step() -> None:
     assert random_scale(0.5, 1.0, step_rng(2)) == random_scale(0.5, 1.0, step_rng(9, first=2))
     scales = [random_scale(0.5, 1.0, step_rng(1, shared=seed)) for seed in range(200)]
     assert 0.5 <= min(scales) < 0.55 and 0.95 < max(scales) <= 1.0
-
-
-@pytest.mark.parametrize(
-    ("size", "scale", "expected"),
-    [
-        ((96, 64), 0.75, (64, 64)),
-        ((96, 64), 1.0, (96, 64)),
-        ((100, 70), 1.0, (96, 64)),
-        ((40, 32), 0.1, (32, 32)),
-    ],
-)
-def test_sizes_are_multiples_of_the_factor(size: tuple, scale: float, expected: tuple) -> None:
-    images = torch.rand(2, 3, *size)
-    scaled = scaled_to_grid(images, scale, 32)
-    assert tuple(scaled.shape) == (2, 3, *expected)
-    assert scaled.min() >= 0 and scaled.max() <= 1
-
-
-def test_a_resized_picture_is_the_same_picture() -> None:
-    ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
-    scaled = scaled_to_grid(ramp, 0.5, 32)
-    expected = ramp.reshape(1, 3, 32, 2, 32, 2).mean(dim=(3, 5))
-    assert torch.allclose(scaled[..., 2:-2], expected[..., 2:-2], atol=2e-3)

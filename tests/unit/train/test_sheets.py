@@ -1,9 +1,9 @@
 """A sheet shows every row and column, labelled, at one size."""
 
 import torch
-from PIL import ImageFont
 
-from train.sheets import CAPTION_LINES, LABEL_PX, MARGIN_PX, sheet, wrap
+from modules.pictures import LABEL_PX, MARGIN_PX
+from train.sheets import sheet
 
 
 def test_pictures_stand_where_their_row_and_column_are() -> None:
@@ -30,11 +30,3 @@ def test_labels_and_captions_leave_ink() -> None:
 def test_values_out_of_range_are_clipped() -> None:
     page = sheet({"x": torch.full((1, 3, 128, 128), 1.7)}, [""])
     assert page.getpixel((LABEL_PX + MARGIN_PX + 9, MARGIN_PX + 9)) == (255, 255, 255)
-
-
-def test_long_captions_are_wrapped_and_end_in_an_ellipsis() -> None:
-    font = ImageFont.load_default(13)
-    lines = wrap("word " * 60, font, 120)
-    assert len(lines) == CAPTION_LINES and lines[-1].endswith("…")
-    assert all(font.getlength(line) <= 140 for line in lines)
-    assert wrap("short", font, 120) == ["short"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from inference.metrics import psnr, ssim
+from modules.metrics import psnr, ssim
 
 
 def pair() -> tuple[torch.Tensor, torch.Tensor]:
