@@ -16,7 +16,7 @@ import yaml
 from modules.schema import join
 from train.checkpoint import write_text
 
-PACKAGES = ("torch", "torchvision", "transformers", "safetensors", "webdataset", "hydra-core", "bitsandbytes")
+PACKAGES = ("torch", "torchvision", "transformers", "safetensors", "hydra-core", "bitsandbytes")
 
 
 class RunRecord:
