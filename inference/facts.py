@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,47 @@ from typing import Any
 import torch
 
 from inference.networks import Networks
-from inference.settings import Request
+from inference.settings import Request, Weights
 from inference.sources import checksum
 from inference.tasks import TASKS
-from modules.schema import from_plain
+from modules.schema import bounded, from_plain
+
+
+@dataclass(frozen=True)
+class Place:
+    """The batch that a picture was made in, and its row there."""
+
+    rows: int = bounded(1, least=1)
+    row: int = bounded(0, least=0)
+
+    def __post_init__(self) -> None:
+        if self.row >= self.rows:
+            raise ValueError(f"row: expected less than rows ({self.rows}), found {self.row}")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What decides a picture's pixels besides its request.
+
+    The batch and the number of threads count because kernels choose their order of summation by them: made
+    alone, the same picture differs in the last bits.
+    """
+
+    run: str | None
+    weights: Weights
+    ema: bool
+    dtype: str
+    device: str
+    versions: dict[str, str]
+    fingerprints: dict[str, str]  # of the networks' files
+    image_sha256: str | None = None
+    threads: int = bounded(1, least=1)
+    batch: Place = field(default_factory=Place)
+
+    def changed(self, now: "Origin") -> list[str]:
+        """What of weights, image, versions, device or number format is no longer as it was here."""
+        keys = ("fingerprints", "image_sha256", "dtype", "device", "versions")
+        return [key for key in keys if getattr(self, key) != getattr(now, key)]
 
 
 @cache
@@ -23,43 +60,33 @@ def versions() -> dict[str, str]:
         return {"kaskade": tomllib.load(file)["project"]["version"], "torch": torch.__version__}
 
 
-def facts_of(networks: Networks, batch: Sequence[Request], row: int) -> dict[str, Any]:
-    """All that decides the pixels of one picture of a batch, as plain data.
-
-    The batch and the number of threads count because kernels choose their order of summation by them: made
-    alone, the same picture differs in the last bits.
-    """
+def origin_of(networks: Networks, batch: Sequence[Request], row: int) -> Origin:
+    """What one picture of a batch comes from."""
     request = batch[row]
-    return {
-        **asdict(request),
-        "image_sha256": None if request.image is None else checksum(request.image),
-        "batch": {"rows": len(batch), "row": row},
-        "run": networks.run,
-        "weights": asdict(networks.weights),
-        "ema": networks.ema,
-        "fingerprints": networks.fingerprints(TASKS[request.task].networks),
-        "dtype": networks.dtype_name,
-        "device": networks.device.type,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-    }
+    return Origin(
+        run=networks.run,
+        weights=networks.weights,
+        ema=networks.ema,
+        dtype=networks.dtype_name,
+        device=networks.device.type,
+        versions=versions(),
+        fingerprints=networks.fingerprints(TASKS[request.task].networks),
+        image_sha256=None if request.image is None else checksum(request.image),
+        threads=torch.get_num_threads(),
+        batch=Place(len(batch), row),
+    )
 
 
-def request_of(facts: Mapping[str, Any]) -> Request:
-    """The request that a picture's facts describe; ValueError when they are not of that form."""
-    return from_plain(Request, {f.name: facts[f.name] for f in fields(Request) if f.name in facts})
+def facts_of(request: Request, origin: Origin) -> dict[str, Any]:
+    """Both as one mapping of plain data, for the picture's metadata."""
+    return {**asdict(request), **asdict(origin)}
 
 
-def same_batch(facts: Mapping[str, Any]) -> tuple[list[Request], int]:
-    """A batch of the shape in which a picture was made, and the row that is the picture.
+def read_facts(facts: Mapping[str, Any]) -> tuple[Request, Origin]:
+    """The request and the origin again. ValueError names the entry that is missing or not of that form."""
 
-    The other rows are copies: what they hold does not matter, their number does.
-    """
-    place = facts.get("batch", {})
-    return [request_of(facts)] * int(place.get("rows", 1)), int(place.get("row", 0))
+    def part(kind: type) -> Any:
+        names = [entry.name for entry in fields(kind)]
+        return from_plain(kind, {name: facts[name] for name in names if name in facts})
 
-
-def differences(facts: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of weights, image, versions, device or number format is no longer as when a picture was made."""
-    keys = ("fingerprints", "image_sha256", "dtype", "device", "versions")
-    return [key for key in keys if facts.get(key) != now[key]]
+    return part(Request), part(Origin)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from inference.facts import facts_of
+from inference.facts import facts_of, origin_of
 from inference.networks import Networks, pick_device
 from inference.pictures import Picture
 from inference.progress import OnStep, ignore
@@ -83,7 +83,7 @@ class Cascade:
         """Make the pictures of prepared batches, one batch after the other."""
         for batch in batches:
             for row, image in enumerate(self.run_batch(batch, on_step)):
-                yield Picture(image, facts_of(self.networks, batch, row))
+                yield Picture(image, facts_of(batch[row], origin_of(self.networks, batch, row)))
 
     @torch.inference_mode()
     def run_batch(self, batch: Sequence[Request], on_step: OnStep = ignore) -> list[Image.Image]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from inference.config import Config, changed_keys
-from inference.facts import differences, facts_of, same_batch
+from inference.facts import Origin, facts_of, origin_of, read_facts
 from inference.pictures import Picture, open_picture
 from inference.pipeline import Cascade
 from inference.progress import OnStep, ignore
@@ -21,21 +21,24 @@ def recreate(config: Config, on_step: OnStep = ignore) -> tuple[Picture, str]:
     """Make the picture config.recreate again; returns it and a line on whether its pixels are the same.
 
     Weights and device are those it was made with, unless the config names others. Raises ValueError when the
-    config sets anything that the picture itself decides, or as read_facts and Cascade do.
+    config sets anything that the picture itself decides, and what read_facts and Cascade raise.
     """
     decided = [key for key in changed_keys(config) if key not in FREE_KEYS]
     if decided:
         raise ValueError(f"{decided[0]}: recreate takes this from the picture; leave it out")
     original = open_picture(config.recreate or "")
-    cascade = Cascade.load(**_where_from(config, original.facts), offload=config.offload)
-    batch, row = same_batch(original.facts)
-    [batch] = cascade.batches(batch, len(batch))
-    with threads(original.facts.get("threads", torch.get_num_threads())):
-        picture = Picture(cascade.run_batch(batch, on_step)[row], facts_of(cascade.networks, batch, row))
-    if np.array_equal(np.asarray(picture.image), np.asarray(original.image)):
+    request, origin = read_facts(original.facts)
+    cascade = Cascade.load(**_where_from(config, origin), offload=config.offload)
+    # The other rows of the batch are copies: what they hold does not matter, their number does.
+    [batch] = cascade.batches([request] * origin.batch.rows, origin.batch.rows)
+    with threads(origin.threads):
+        image = cascade.run_batch(batch, on_step)[origin.batch.row]
+        now = origin_of(cascade.networks, batch, origin.batch.row)
+    picture = Picture(image, facts_of(batch[origin.batch.row], now))
+    if np.array_equal(np.asarray(image), np.asarray(original.image)):
         return picture, "the same pixels"
-    changed = differences(original.facts, picture.facts)
-    return picture, f"the pixels differ; no longer the same: {', '.join(changed) or 'the machine'}"
+    changed = ", ".join(origin.changed(now)) or "the machine"
+    return picture, f"the pixels differ; no longer the same: {changed}"
 
 
 @contextmanager
@@ -49,11 +52,14 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _where_from(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
+def _where_from(config: Config, origin: Origin) -> dict[str, Any]:
     """Keywords of Cascade.load: the picture's own, those that the config names in their place."""
     named = config.run is not None or bool(config.weights.given())
-    source = {"run": config.run, "ema": config.ema, **asdict(config.weights)}
-    if not named:
-        source = {"run": facts["run"], "ema": facts["ema"], **facts["weights"]}
-    device = facts["device"] if config.device == "auto" else config.device
-    return {**source, "device": device, "dtype": config.dtype or facts["dtype"]}
+    source = config if named else origin
+    return {
+        "run": source.run,
+        "ema": source.ema,
+        **asdict(source.weights),
+        "device": origin.device if config.device == "auto" else config.device,
+        "dtype": config.dtype or origin.dtype,
+    }

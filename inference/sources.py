@@ -12,7 +12,7 @@ from inference.sizes import Size
 
 
 def open_source(path: str) -> Image.Image:
-    """Read a picture as RGB, upright, transparency on white.
+    """Read a picture as RGB, upright, transparency on white, 16 bits scaled to 8.
 
     Raises FileNotFoundError, or ValueError when the file is not a picture, both naming the path.
     """
@@ -25,6 +25,9 @@ def open_source(path: str) -> Image.Image:
                 upright = upright.convert("RGBA")
                 white = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(white, upright)
+            if upright.mode.startswith("I"):  # 16 bits of grey; Pillow's convert would keep the lowest 8
+                levels = np.asarray(upright, np.float64).clip(0, 65535) / 257
+                upright = Image.fromarray(levels.round().astype(np.uint8))
             return upright.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"image: {path} cannot be read as a picture ({error})") from None

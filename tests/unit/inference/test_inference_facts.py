@@ -9,6 +9,7 @@ from PIL import Image
 
 from inference import Cascade, Picture, StageBSettings, StageCSettings, open_picture, write_picture
 from inference.config import Config
+from inference.facts import read_facts
 from inference.networks import fingerprint
 from inference.recreate import recreate
 
@@ -62,15 +63,32 @@ def test_a_changed_image_is_told(tiny_runs: Path, tmp_path: Path) -> None:
     assert recreate(Config(recreate=str(path)))[1] == "the pixels differ; no longer the same: image_sha256"
 
 
-@pytest.mark.parametrize(("key", "value"), [("strength", "high"), ("seed", -1), ("task", "paint")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("strength", "high"),
+        ("seed", -1),
+        ("task", "paint"),
+        ("weights", {"stage_a": 3}),
+        ("batch", {"rows": 2, "row": 2}),
+        ("threads", 0),
+    ],
+)
 def test_damaged_facts_are_refused_in_one_line(
     written: Path, tmp_path: Path, key: str, value: object
 ) -> None:
     picture = open_picture(written)
     path = write_picture(Picture(picture.image, {**picture.facts, key: value}), tmp_path)
-    with pytest.raises(ValueError, match=f"{key}: (expected|found)") as error:
+    with pytest.raises(ValueError, match=rf"^{key}[a-z_.]*: (expected|found)") as error:
         recreate(Config(recreate=str(path)))
     assert "\n" not in str(error.value)
+
+
+def test_missing_facts_are_named(written: Path) -> None:
+    facts = open_picture(written).facts
+    del facts["weights"]
+    with pytest.raises(ValueError, match="^weights: missing"):
+        read_facts(facts)
 
 
 def test_fingerprints_notice_a_change_at_any_place(tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     assert open_source(str(tmp_path / "x.tiff")).mode == "RGB"
 
 
+def test_grey_of_16_bits_is_scaled(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 32768, 65535]], np.uint16)).save(tmp_path / "deep.png")
+    deep = open_source(str(tmp_path / "deep.png"))
+    assert [deep.getpixel((x, 0)) for x in range(3)] == [(0,) * 3, (128,) * 3, (255,) * 3]
+
+
 def test_pictures_are_turned_upright(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 4))
     image.getexif()[0x0112] = 6
