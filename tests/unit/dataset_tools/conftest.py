@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.unit.dataset_tools.pack_cases import save
+
 Members = Iterable[tuple[str, bytes]]  # (name, content)
 Size = tuple[int, int]  # (width, height) px
 
@@ -72,3 +74,14 @@ def make_shards(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "shards"
 
     return make
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve pictures with captions, in two folders."""
+    folder = tmp_path / "photos"
+    for n in range(12):
+        name = f"{'sub/' if n % 2 else ''}p{n:02d}"
+        save(folder / f"{name}.png", seed=n)
+        (folder / f"{name}.txt").write_text(f"caption {n}\n")
+    return folder
