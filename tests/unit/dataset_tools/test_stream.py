@@ -10,38 +10,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset_tools.batches import Lane, WorkerDataset
-from dataset_tools.data_config import DataConfig
 from dataset_tools.fetch import ShardReader
 from dataset_tools.filters import Filter
 from dataset_tools.records import read_samples
 from dataset_tools.sample_refs import ShardIndexer
 from dataset_tools.stream import Stream
 from dataset_tools.walker import Walker
+from tests.unit.dataset_tools.stream_cases import config, keys_of, take
 
 SIZES = [(16, 16), (32, 16), (15, 17), (16, 32), (40, 18)]
-
-
-def config(folder, **changes) -> DataConfig:
-    """A small config: 16 px, three shapes, everything shuffled, no workers."""
-    settings = {
-        "shards": str(folder),
-        "image_size_px": 16,
-        "multiple_px": 4,
-        "aspect_ratios": ["1/1", "1/2"],
-        "random_ratio": 0.0,
-        "batch_size": 4,
-        "num_workers": 0,
-        "shuffle": 8,
-    }
-    return DataConfig(**(settings | changes))
-
-
-def take(stream, number):
-    return list(itertools.islice(stream, number))
-
-
-def keys_of(batches):
-    return [batch["keys"] for batch in batches]
 
 
 def test_a_batch_holds_pictures_of_one_size_and_what_belongs_to_them(make_shards):

@@ -6,37 +6,20 @@ import logging
 import shutil
 import tarfile
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 from PIL import Image
 
-from dataset_tools.data_config import DataConfig
 from dataset_tools.fetch import ShardReader
 from dataset_tools.sample_refs import ShardIndexer
 from dataset_tools.stream import Stream
 from dataset_tools.walker import Walker
+from tests.unit.dataset_tools import stream_cases
+from tests.unit.dataset_tools.stream_cases import keys_of, take
 
-
-def config(folder, **changes) -> DataConfig:
-    settings = {
-        "shards": str(folder),
-        "image_size_px": 16,
-        "multiple_px": 4,
-        "aspect_ratios": ["1/1"],
-        "batch_size": 4,
-        "num_workers": 0,
-        "shuffle": 8,
-    }
-    return DataConfig(**(settings | changes))
-
-
-def take(stream, number):
-    return list(itertools.islice(stream, number))
-
-
-def keys_of(batches):
-    return [batch["keys"] for batch in batches]
+config = partial(stream_cases.config, aspect_ratios=["1/1"])
 
 
 @pytest.fixture

@@ -1,20 +1,30 @@
 """A stream that is stopped, rebuilt and loaded goes on with the very batches it would have yielded."""
 
-import itertools
 import json
 import logging
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from dataset_tools import batches
-from dataset_tools.data_config import DataConfig
 from dataset_tools.filters import Filter
 from dataset_tools.stream import Stream
+from tests.unit.dataset_tools import stream_cases
+from tests.unit.dataset_tools.stream_cases import take
 
 SIZES = [(16, 16), (32, 16), (15, 17), (16, 32), (40, 18)]
 COUNTS = [7, 5, 9, 6]
+config = partial(
+    stream_cases.config,
+    random_ratio=0.2,
+    crop="random",
+    flip=0.5,
+    filters=[Filter("number", "!=", 3)],
+    batch_size=2,
+    shuffle=10,
+)
 
 
 @pytest.fixture
@@ -26,26 +36,6 @@ def folder(make_shards, make_tar):
     members = [("bad.png", b"no picture"), ("bad.txt", b"99"), ("bad.json", facts)]
     make_tar(folder / "000005.tar", members)
     return folder
-
-
-def config(folder, **changes) -> DataConfig:
-    settings = {
-        "shards": str(folder),
-        "image_size_px": 16,
-        "multiple_px": 4,
-        "aspect_ratios": ["1/1", "1/2"],
-        "random_ratio": 0.2,
-        "crop": "random",
-        "flip": 0.5,
-        "filters": [Filter("number", "!=", 3)],
-        "batch_size": 2,
-        "shuffle": 10,
-    }
-    return DataConfig(**(settings | changes))
-
-
-def take(stream, number):
-    return list(itertools.islice(stream, number))
 
 
 def assert_same(some, others):
