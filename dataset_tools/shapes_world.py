@@ -15,7 +15,7 @@ COLOURS = {
     "orange": (245, 130, 30),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-RADII_PX = {"small": 9.0, "large": 14.0}
+RADII_PX = {"small": 10.5, "large": 15.5}
 PLACES = {
     "centre": (32.0, 32.0),
     "top left": (21.0, 21.0),

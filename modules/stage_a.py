@@ -127,17 +127,20 @@ class StageA(Network):
         scaled = (latents * self.scale_factor).to(self.out_block.get_parameter("0.weight").dtype)
         return self.out_block(self.up_blocks(scaled))
 
-    def forward(self, images: Tensor, quantized: Tensor | None = None) -> tuple[Tensor, StageACode]:
+    def forward(
+        self, images: Tensor, quantized: Tensor | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, StageACode]:
         """Pictures [B, 3, H, W] in [0, 1] -> their reconstructions, and the code.
 
         quantized: [B] bool, which pictures are decoded from quantized latents and which, as Stage B's will
-        be, from unquantized ones; None: all from quantized.
+        be, from unquantized ones; None: all from quantized. noise: added to the scaled latents that are
+        decoded, of their shape.
         """
         code = self.encode(images)
-        if quantized is None:
-            return self.decode(code.latents), code
-        latents = torch.where(quantized[:, None, None, None], code.latents, code.unquantized)
-        return self.decode(latents), code
+        latents = code.latents
+        if quantized is not None:
+            latents = torch.where(quantized[:, None, None, None], code.latents, code.unquantized)
+        return self.decode(latents if noise is None else latents + noise), code
 
     def _features(self, images: Tensor) -> Tensor:
         check_shape("images", images, None, 3, None, None)

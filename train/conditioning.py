@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+import gdf
 from modules import SemanticCompressor
 from modules.conditions import compress, compressor_grid
 from train.rng import StepRng
@@ -23,6 +24,13 @@ def chance(rng: StepRng, probability: float) -> list[bool]:
 def drop_captions(captions: Sequence[str], probability: float, rng: StepRng) -> list[str]:
     """Replace captions by the empty one, which is what "no caption" means when sampling."""
     return ["" if dropped else text for text, dropped in zip(captions, chance(rng, probability), strict=True)]
+
+
+def add_noise(latents: Tensor, deviation: float, rng: StepRng) -> Tensor:
+    """Latents [B, C, H, W] with normal noise of this standard deviation; 0 leaves them alone."""
+    if not deviation:
+        return latents
+    return latents + deviation * gdf.randn(latents.shape, rng.samples, latents.device, latents.dtype)
 
 
 def keep_rows(condition: Tensor, probability: float, rng: StepRng) -> Tensor:

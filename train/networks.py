@@ -80,6 +80,16 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
             network.train(mode)
 
 
+def freeze_batchnorm(network: nn.Module) -> None:
+    """Let every BatchNorm use its running statistics from now on, until the network's next `train()`.
+
+    The statistics of a small batch are noise to everything behind them.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def _check_keywords(name: str, config: Mapping[str, Any]) -> None:
     try:
         with torch.device("meta"):

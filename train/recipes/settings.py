@@ -23,6 +23,8 @@ class StageASettings:
     adversarial_weight: float = bounded(0.0, 0.0)  # 1: the adversary pulls as hard as the reconstruction
     adversarial_start_step: int = bounded(0, 0)
     quantized_share: float = bounded(0.5, 0.0, 1.0)  # of pictures that are decoded from quantized latents
+    latents_noise: float = bounded(0.0, 0.0)  # deviation of noise on the latents that the decoder learns from
+    freeze_batchnorm_step: int | None = bounded(None, 0)  # from here BatchNorm uses its running statistics
     revive_every: int = bounded(200, 0)  # steps without use that make a code dead; 0: never
 
     def __post_init__(self) -> None:
@@ -46,6 +48,7 @@ class StageBSettings:
 
     name: str
     caption_dropout: float = bounded(0.05, 0.0, 1.0)
+    latents_noise: float = bounded(0.0, 0.0)  # deviation of noise on the compressor latents (they have 1)
     latents_kept: float = bounded(0.9, 0.0, 1.0)  # of pictures whose compressor latents Stage B sees
     compressor_scale: float = bounded(1.0, 1e-3, 1.0)  # what the compressor sees of a picture's size
     random_scale: tuple[float, float] = (0.5, 1.0)  # times a factor in this range, drawn once per step

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import gdf
 from dataset_tools.batches import Batch
 from modules import Discriminator, StageA
 from modules.metrics import psnr
@@ -20,7 +21,7 @@ from train.codebook import CodebookCare
 from train.conditioning import chance
 from train.config import Config
 from train.losses import pixel_loss
-from train.networks import check_networks, evaluating, learning_network
+from train.networks import check_networks, evaluating, freeze_batchnorm, learning_network
 from train.parallel import whole_weights
 from train.perceptual import PerceptualDistance
 from train.pictures import pictures
@@ -77,9 +78,11 @@ class StageARecipe:
 
     def _generator_loss(self, images: Tensor, rng: StepRng) -> tuple[Tensor, Metrics]:
         settings = self.settings
+        if settings.freeze_batchnorm_step is not None and self.step >= settings.freeze_batchnorm_step:
+            freeze_batchnorm(self.stage_a)
         quantized = torch.tensor(chance(rng, settings.quantized_share), device=images.device)
         with recorded_input(self.stage_a.out_block[0]) as features:
-            drawn, code = self.stage_a(images, quantized)
+            drawn, code = self.stage_a(images, quantized, self._noise(images, rng))
         drawn = drawn.float()
         self.codebook.observe(code.indices, code.unquantized * self.stage_a.scale_factor, rng, self.step)
         metrics: dict[str, float | Tensor] = {
@@ -99,6 +102,13 @@ class StageARecipe:
             adversarial, its_metrics = self.adversary.generator_loss(self.discriminator, views[1])
             loss, metrics = loss + adversarial, {**metrics, **its_metrics}
         return loss, metrics
+
+    def _noise(self, images: Tensor, rng: StepRng) -> Tensor | None:
+        if not self.settings.latents_noise:
+            return None
+        height, width = (size // self.stage_a.factor for size in images.shape[-2:])
+        shape = (len(images), self.stage_a.c_latent, height, width)
+        return self.settings.latents_noise * gdf.randn(shape, rng.samples, images.device)
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from dataset_tools.batches import Batch
 from modules import SemanticCompressor, StageA, StageB
 from modules.conditions import stage_b_inputs
 from modules.schema import from_plain
-from train.conditioning import compress_shrunk, drop_captions, keep_rows, random_scale
+from train.conditioning import add_noise, compress_shrunk, drop_captions, keep_rows, random_scale
 from train.config import Config
 from train.encoders import Encoders
 from train.networks import (
@@ -83,6 +83,7 @@ class StageBRecipe:
         settings, images = self.settings, pictures(batch)
         captions = drop_captions(batch["captions"], settings.caption_dropout, rng)
         effnet = self._compress(images, random_scale(*settings.random_scale, rng))
+        effnet = add_noise(effnet, settings.latents_noise, rng)
         effnet = keep_rows(effnet, settings.latents_kept, rng)
         latents, conditions = self._encode(images), self._conditions(captions, effnet)
         return self.objective.loss(self.stage_b, latents, conditions, rng, self._noise(latents, rng))
