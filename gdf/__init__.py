@@ -36,6 +36,7 @@ from gdf.noise_conditions import (
     SigmoidNoiseCond,
     StableDiffusionNoiseCond,
 )
+from gdf.released import RELEASED_SPEC
 from gdf.samplers import (
     BaseSampler,
     DDIMSampler,
@@ -102,6 +103,7 @@ __all__ = [
     "P2LossWeight",
     "PiecewiseLinearNoiseCond",
     "PiecewiseLinearSchedule",
+    "RELEASED_SPEC",
     "Randomness",
     "RectifiedFlowsNoiseCond",
     "RectifiedFlowsSchedule",

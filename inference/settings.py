@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gdf.released import RELEASED_SPEC
+from gdf import RELEASED_SPEC
 from inference.sizes import Size
 from modules.schema import nearest
 
@@ -54,13 +54,13 @@ class StageSettings:
         if isinstance(self.guidance, list):  # JSON and YAML know no tuples
             object.__setattr__(self, "guidance", tuple(self.guidance))
         if isinstance(self.guidance, tuple) and len(self.guidance) != 2:
-            raise ValueError(f"guidance: expected a number or a pair of numbers; found {list(self.guidance)}")
+            raise ValueError(f"guidance: expected a number or a pair of numbers, found {list(self.guidance)}")
         if self.steps < 1:
-            raise ValueError(f"steps: expected at least 1; found {self.steps}")
+            raise ValueError(f"steps: expected at least 1, found {self.steps}")
         if not self.shift > 0:
-            raise ValueError(f"shift: expected a number above 0; found {self.shift}")
+            raise ValueError(f"shift: expected a number above 0, found {self.shift}")
         if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale: expected a number from 0 to 1; found {self.rescale}")
+            raise ValueError(f"rescale: expected a number from 0 to 1, found {self.rescale}")
         one_of(self.sampler, SAMPLERS, "sampler")
 
     @property
@@ -109,9 +109,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed: expected a whole number from 0 to 2**63 - 1; found {self.seed}")
+            raise ValueError(f"seed: expected a whole number from 0 to 2**63 - 1, found {self.seed}")
         if not 0 < self.strength <= 1:
-            raise ValueError(f"strength: expected a number above 0, at most 1; found {self.strength}")
+            raise ValueError(f"strength: expected a number above 0, at most 1, found {self.strength}")
 
     @property
     def size(self) -> Size:

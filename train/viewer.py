@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 import gdf
-from gdf.released import RELEASED_SPEC
 from modules.conditions import TextFeatures, latent_size, stage_b_inputs
 from modules.schema import ConfigError
 from modules.weights import find_weights, read_header
@@ -67,5 +66,5 @@ class LatentViewer:
 def _diffusion_spec(stage_b: NetworkSettings | None) -> dict[str, Any]:
     """What the weights were trained with, as their header says; an official file has none."""
     if stage_b is None or stage_b.weights is None:
-        return RELEASED_SPEC
-    return read_header(find_weights(stage_b.weights, "stage_b")).get("gdf", RELEASED_SPEC)
+        return gdf.RELEASED_SPEC
+    return read_header(find_weights(stage_b.weights, "stage_b")).get("gdf", gdf.RELEASED_SPEC)

@@ -1,9 +1,11 @@
 """Diffusion processes from plain data, and clear errors for wrong ones."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import gdf
 
@@ -101,3 +103,12 @@ def test_a_process_can_be_built_while_the_default_device_is_meta():
         ).noised.device.type
         == "cpu"
     )
+
+
+@pytest.mark.parametrize("name", ["stage_b", "stage_c"])
+def test_the_released_configs_are_the_released_diffusion_but_for_the_loss_weight(name: str) -> None:
+    path = Path(__file__).parents[3] / "configs" / "gdf" / f"{name}.yaml"
+    config, released = gdf.build(yaml.safe_load(path.read_text())), gdf.build(gdf.RELEASED_SPEC)
+    assert config.schedule == released.schedule
+    for part in ("input_scaler", "target", "noise_cond"):
+        assert type(getattr(config, part)) is type(getattr(released, part))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from gdf.released import RELEASED_SPEC
+from gdf import RELEASED_SPEC
 from inference import Cascade, Request, StageBSettings, StageCSettings
 from inference.settings import RELEASED_FACTS
 from modules import build
