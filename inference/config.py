@@ -36,7 +36,7 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("num_images", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1; found {getattr(self, name)}")
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
 
 
 def read_prompts(config: Config) -> list[str]:

@@ -29,7 +29,7 @@ def picture_size(height_px: int | None, width_px: int | None, default: Size) -> 
 
 def _checked(name: str, side_px: int | None) -> int:
     if side_px is None or not MIN_SIDE_PX <= side_px <= MAX_SIDE_PX:
-        raise ValueError(f"{name}: expected {MIN_SIDE_PX} to {MAX_SIDE_PX}; found {side_px}")
+        raise ValueError(f"{name}: expected {MIN_SIDE_PX} to {MAX_SIDE_PX}, found {side_px}")
     return side_px
 
 

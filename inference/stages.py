@@ -15,7 +15,7 @@ from inference.sizes import Size
 from modules.conditions import compress, compressor_grid, latent_size, stage_b_inputs, stage_c_inputs
 
 
-def stream(seed: int, stage: str) -> torch.Generator:
+def stage_generator(seed: int, stage: str) -> torch.Generator:
     """The random numbers of one stage of one picture; drawn on the CPU, so the same for every device."""
     digest = hashlib.sha256(f"{seed} {stage}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
@@ -118,7 +118,7 @@ class Stages:
         settings: StageSettings = getattr(batch[0], stage)
         device = self.networks.device
         diffusion = gdf.build(self.networks.facts(stage)["gdf"])
-        generators = [stream(request.seed, stage) for request in batch]
+        generators = [stage_generator(request.seed, stage) for request in batch]
         t_start, steps = 1.0, settings.steps
         if start is not None:
             t_start = batch[0].strength

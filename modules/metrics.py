@@ -25,7 +25,7 @@ def ssim(images: Tensor, references: Tensor) -> Tensor:
     """
     if min(images.shape[2:]) < WINDOW:
         raise ValueError(
-            f"SSIM needs pictures of at least {WINDOW} pixels a side; found {tuple(images.shape[2:])}"
+            f"SSIM needs pictures of at least {WINDOW} pixels a side, found {tuple(images.shape[2:])}"
         )
     x, y = (
         images.double().flatten(0, 1)[:, None],

@@ -59,7 +59,7 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("num_samples", "num_reconstructions", "batch_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1; found {getattr(self, name)}")
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
 
 
 def evaluate(cascade: Cascade, data: str | Path, plan: Plan, sheets: str | Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from inference import Cascade, Picture, Request, StageBSettings, StageCSettings, Step
 from inference.settings import SAMPLERS
-from inference.stages import stream
+from inference.stages import stage_generator
 
 FAST = {"stage_c": StageCSettings(steps=2), "stage_b": StageBSettings(steps=2)}
 
@@ -210,7 +210,7 @@ def test_offload_sends_networks_away(tiny_runs: Path, monkeypatch: pytest.Monkey
         ({"task": "reconstruct"}, "image: the task reconstruct takes a picture"),
         ({"image": "x.png"}, "image: the task text_to_image takes no picture"),
         ({"task": "reconstruct", "image": "x.png"}, "x.png does not exist"),
-        ({"width_px": 3}, "width_px: expected 16 to 16384; found 3"),
+        ({"width_px": 3}, "width_px: expected 16 to 16384, found 3"),
     ],
 )
 def test_what_cannot_be_made_is_told_in_one_line(
@@ -247,6 +247,8 @@ def test_a_variation_without_an_image_encoder_says_what_to_set(tiny_runs: Path, 
 
 def test_streams_differ_by_seed_and_stage() -> None:
     draws = {
-        torch.rand(1, generator=stream(s, n)).item() for s in (0, 1, 2**62) for n in ("stage_b", "stage_c")
+        torch.rand(1, generator=stage_generator(s, n)).item()
+        for s in (0, 1, 2**62)
+        for n in ("stage_b", "stage_c")
     }
     assert len(draws) == 6

@@ -23,7 +23,7 @@ def test_one_side_keeps_the_proportions_of_the_default() -> None:
     [(0, 64, "height_px"), (64, -8, "width_px"), (64, 100_000, "width_px"), (7, 64, "height_px")],
 )
 def test_impossible_sizes_are_named_with_what_was_expected(height: int, width: int, named: str) -> None:
-    with pytest.raises(ValueError, match=f"{named}: expected 16 to 16384; found"):
+    with pytest.raises(ValueError, match=f"{named}: expected 16 to 16384, found"):
         picture_size(height, width, Size(64, 64))
 
 

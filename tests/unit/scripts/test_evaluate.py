@@ -119,7 +119,7 @@ def test_pictures_that_the_judge_does_not_know(tiny_runs: Path, tmp_path: Path) 
     [
         ({"--data": "nowhere"}, "data: the folder nowhere does not exist"),
         ({"--run": "nowhere"}, "run: the folder nowhere does not exist"),
-        ({"--num-samples": "0"}, "num_samples: expected at least 1; found 0"),
+        ({"--num-samples": "0"}, "num_samples: expected at least 1, found 0"),
         ({"--stage-c": "step=3"}, "stage_c.step: unknown key; did you mean 'steps'?"),
     ],
 )
