@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from gdf import loss_weights, noise_conditions, samplers, scalers, schedules, targets, train_schedules
 from gdf.diffusion import GDF
+from gdf.names import nearest
 
 _BASES: dict[str, type] = {
     "schedule": schedules.BaseSchedule,
@@ -54,7 +54,7 @@ def _build(kind: str, where: str, spec: Any) -> Any:
     classes = _classes(_BASES[kind])
     if spec["name"] not in classes:
         raise ValueError(
-            f"{where}.name: no {kind} is called {spec['name']!r}; {_nearest(spec['name'], classes)}"
+            f"{where}.name: no {kind} is called {spec['name']!r}; {nearest(spec['name'], classes)}"
         )
     keywords = {key: value for key, value in spec.items() if key != "name"}
     _check_keywords(where, classes[spec["name"]], keywords)
@@ -77,13 +77,8 @@ def _check_keywords(where: str, function: type, given: Mapping[str, Any]) -> Non
     for key in given:
         if key not in parameters:
             raise ValueError(
-                f"{where}.{key}: {function.__name__} has no such keyword; {_nearest(key, parameters)}"
+                f"{where}.{key}: {function.__name__} has no such keyword; {nearest(key, parameters)}"
             )
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:
             raise ValueError(f"{where}.{name}: missing, {function.__name__} needs it")
-
-
-def _nearest(name: object, valid: Mapping[str, Any]) -> str:
-    close = get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid) or 'none'}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gdf.guidance import Guidance, with_unconditional
+from gdf.names import nearest
 from gdf.samplers import BaseSampler, Estimate, Step
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class SamplingRun:
             elif name in _RUNNING:
                 setattr(self, name, value)
             else:
-                nearest = get_close_matches(name, _GUIDANCE + _RUNNING, n=1, cutoff=0)[0]
-                raise ValueError(f"sample: {name!r} cannot be sent between steps; did you mean {nearest!r}?")
+                hint = nearest(name, _GUIDANCE + _RUNNING)
+                raise ValueError(f"sample: {name!r} cannot be sent between steps; {hint}")
         if "model_inputs" in changes or "unconditional_inputs" in changes:
             self._doubled = None
