@@ -97,3 +97,9 @@ def test_files_and_functions_stay_small() -> None:
                 assert lines <= most, (
                     f"{path.relative_to(ROOT)}: {node.name} has {lines} lines, at most {most}"
                 )
+
+
+def test_names_of_test_files_are_unique() -> None:
+    """pytest imports them by their bare names."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
