@@ -144,7 +144,7 @@ def is_blocks(facts: dict[str, str]) -> bool:
 
 def files(understands: Any) -> Iterator[Path]:
     """The recorded files whose metadata `understands` accepts."""
-    return (path for path in sorted(FOLDER.glob("*.safetensors")) if understands(metadata(path)))
+    return (path for path in sorted(FOLDER.rglob("*.safetensors")) if understands(metadata(path)))
 
 
 def runs(*classes: str) -> list[Any]:

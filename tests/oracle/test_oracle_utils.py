@@ -1,7 +1,6 @@
 """Sizes of latents, and of what the compressor sees, against the published implementation's."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,16 +13,27 @@ pytestmark = pytest.mark.oracle
 STAGE_C_COMPRESSION = 42.67  # as the published code rounds 1024 / 24
 STAGE_B_COMPRESSION = 4
 COMPRESSOR_FACTOR = 32
+# The last is test_oracle_warmup's.
+KNOWN_SECTIONS = {"oracle", "latent_sizes", "downscale_three_quarters", "warmup_lr"}
+
+
+def contents() -> list[dict[str, Any]]:
+    """All JSON files of the oracle."""
+    return [json.loads(path.read_text()) for path in sorted(FOLDER.rglob("*.json"))]
 
 
 def recorded(section: str) -> list[Any]:
     """The entries of a section, from whichever files have it."""
-    contents = [json.loads(path.read_text()) for path in sorted(Path(FOLDER).glob("*.json"))]
-    return [entry for data in contents if section in data for entry in data[section]]
+    return [entry for data in contents() if section in data for entry in data[section]]
 
 
 def test_there_are_recorded_cases() -> None:
     assert recorded("latent_sizes") and recorded("downscale_three_quarters")
+
+
+def test_every_section_is_known() -> None:
+    sections = {key for data in contents() if "latent_sizes" in data for key in data}
+    assert sections <= KNOWN_SECTIONS
 
 
 @pytest.mark.parametrize("row", recorded("latent_sizes"), ids=lambda row: f"{row['height']}x{row['width']}")

@@ -1,7 +1,6 @@
 """The warm-up against the recorded learning rates: the published one, without its wasted first update."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ RESUMED = "_resumed_at_"
 
 def sequences() -> list[tuple[float, str, list[float]]]:
     """(full rate, name, rates by update) of every recorded sequence, from whichever files have them."""
-    contents = [json.loads(path.read_text()) for path in sorted(Path(FOLDER).glob("*.json"))]
+    contents = [json.loads(path.read_text()) for path in sorted(FOLDER.rglob("*.json"))]
     recorded: list[dict[str, Any]] = [data["warmup_lr"] for data in contents if "warmup_lr" in data]
     return [
         (entry["base_lr"], name, rates)
