@@ -30,7 +30,7 @@ BACKGROUNDS = {
     "beige": (222, 204, 172),
 }
 SHADING = 0.06  # a background is this much lighter at its top and darker at its bottom
-JITTER_PX = 2.0
+JITTER_PX = 1.0
 
 
 class Scene(NamedTuple):
@@ -80,13 +80,13 @@ def background(name: str) -> np.ndarray:
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Draw a scene. The place is jittered by up to 2 px, the size by 5 %, the colour by 6 levels.
+    """Draw a scene. The place is jittered by up to 1 px, the size by 3 %, the colour by 6 levels.
 
     Returns [64, 64, 3] uint8 RGB.
     """
     x, y = PLACES[scene.place]
     dx, dy = rng.uniform(-JITTER_PX, JITTER_PX, 2)
-    radius_px = RADII_PX[scene.size] * rng.uniform(0.95, 1.05)
+    radius_px = RADII_PX[scene.size] * rng.uniform(0.97, 1.03)
     colour = np.array(COLOURS[scene.colour], float) + rng.uniform(-6, 6, 3)
     cover = coverage(scene.shape, (x + dx, y + dy), radius_px)[..., None]
     picture = background(scene.background) * (1.0 - cover) + colour * cover

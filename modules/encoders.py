@@ -26,6 +26,9 @@ from modules.conditions import TextFeatures
 disable_progress_bar()  # one bar per run is enough, and it is not this one
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+# A fresh CLIP's token embeddings (deviation 0.02) drown in what its random attention adds: of the variance of its
+# hidden states 42 % come from the token itself, with this factor 96 %.
+WORD_GAIN = 50.0
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -63,6 +66,8 @@ class TextEncoder(nn.Module):
             }
             settings = make_config(CLIPTextConfig, {**(config or {}), **ids}, "text_encoder")
             self.model = random_model(CLIPTextModelWithProjection, settings, seed)
+            with torch.no_grad():
+                self.model.get_input_embeddings().weight.mul_(WORD_GAIN)
         positions = self.model.config.max_position_embeddings
         self.max_length = min(max_length, positions, self.tokenizer.model_max_length)
         self.tokenizer.model_max_length = self.max_length
