@@ -18,6 +18,7 @@ from pathlib import Path
 from dataset_tools.shards import write_whole
 
 STAGES = ("stage_a", "stage_b", "previewer", "stage_c")
+INTERRUPTED = 130  # exit status
 
 
 def commands(out: Path) -> dict[str, list[str]]:
@@ -53,10 +54,17 @@ def run(title: str, command: list[str]) -> float:
     print(f"\n── {title}\n   python -m {shlex.join(command)}", flush=True)
     started = time.monotonic()
     # Idle threads sleep instead of spinning: the data workers need the cores too.
-    status = subprocess.run([sys.executable, "-m", *command], env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
-    if status.returncode:
-        print(f"The demo stopped: «{title}» ended with status {status.returncode}.", file=sys.stderr)
-        sys.exit(status.returncode)
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    with subprocess.Popen([sys.executable, "-m", *command], env=environment) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the command got it too: a training writes a checkpoint before it ends
+            process.wait()
+            print("\nThe demo stopped; started again, it goes on from here.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+    if status:
+        print(f"The demo stopped: «{title}» ended with status {status}.", file=sys.stderr)
+        sys.exit(status)
     return time.monotonic() - started
 
 
