@@ -36,7 +36,7 @@ from gdf.noise_conditions import (
     SigmoidNoiseCond,
     StableDiffusionNoiseCond,
 )
-from gdf.released import RELEASED_SPEC
+from gdf.released import RELEASED_SAMPLING, RELEASED_SPEC
 from gdf.samplers import (
     BaseSampler,
     DDIMSampler,
@@ -60,6 +60,7 @@ from gdf.schedules import (
     SqrtSchedule,
     StableDiffusionSchedule,
 )
+from gdf.settings import SAMPLERS, SamplingSettings
 from gdf.targets import BaseTarget, EpsilonTarget, RectifiedFlowsTarget, VTarget, X0Target
 from gdf.train_schedules import AdaptiveTrainSchedule, EDMTrainSchedule
 
@@ -103,14 +104,17 @@ __all__ = [
     "P2LossWeight",
     "PiecewiseLinearNoiseCond",
     "PiecewiseLinearSchedule",
+    "RELEASED_SAMPLING",
     "RELEASED_SPEC",
     "Randomness",
     "RectifiedFlowsNoiseCond",
     "RectifiedFlowsSchedule",
     "RectifiedFlowsTarget",
+    "SAMPLERS",
     "SNRLossWeight",
     "SNRPlusOneLossWeight",
     "Sampled",
+    "SamplingSettings",
     "SechLossWeight",
     "SigmoidLossWeight",
     "SigmoidNoiseCond",

@@ -3,7 +3,7 @@
 from inference.pictures import Picture, open_picture, write_picture
 from inference.pipeline import Cascade
 from inference.progress import Step
-from inference.settings import Request, StageBSettings, StageCSettings, Weights
+from inference.settings import Request, StageSettings, Weights
 from inference.tasks import TASKS
 from modules.pictures import contact_sheet
 
@@ -12,8 +12,7 @@ __all__ = [
     "Cascade",
     "Picture",
     "Request",
-    "StageBSettings",
-    "StageCSettings",
+    "StageSettings",
     "Step",
     "Weights",
     "contact_sheet",

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from inference.settings import Request, StageBSettings, StageCSettings, Weights
+from inference.settings import Request, StageSettings, Weights
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Config:
     width_px: int | None = None
     height_px: int | None = None
     batch_size: int = 4
-    stage_c: StageCSettings = field(default_factory=StageCSettings)
-    stage_b: StageBSettings = field(default_factory=StageBSettings)
+    stage_c: StageSettings = StageSettings()
+    stage_b: StageSettings = StageSettings()
     recreate: str | None = None
     run: str | None = None
     weights: Weights = field(default_factory=Weights)

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, Weights, one_of
+from gdf import RELEASED_SAMPLING, SamplingSettings
+from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
 from modules.encoders import ImageEncoder, TextEncoder
+from modules.schema import from_plain
 from modules.weights import describe, find_weights, load_network, read_header
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -64,6 +66,13 @@ class Networks:
                 raise ValueError(f"{name}: {path} holds the network {found}")
             self._facts[name] = read_header(path) or RELEASED_FACTS.get(name, {})
         return self._facts[name]
+
+    def sampling(self, stage: str, chosen: StageSettings) -> SamplingSettings:
+        """How a stage is sampled: as chosen, else as its header says, else as released."""
+        fact = self.facts(stage).get("sampling")
+        if fact is None:
+            return chosen.over(RELEASED_SAMPLING[stage])
+        return chosen.over(from_plain(SamplingSettings, fact, f"{self.path(stage)}: sampling"))
 
     def encoder_source(self, encoder: str, stage: str) -> str:
         """Folder or hub name of an encoder: the one given, or the one the stage was trained with.

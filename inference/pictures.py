@@ -25,7 +25,7 @@ class Picture:
 
 
 def readable(facts: Mapping[str, Any]) -> str:
-    """Prompt, negative prompt and main settings as text, one line each."""
+    """Prompt, negative prompt and main settings as text, one line each; only of stages that took part."""
     c, b = facts["stage_c"], facts["stage_b"]
     settings = {
         "Steps": c["steps"],
@@ -40,7 +40,7 @@ def readable(facts: Mapping[str, Any]) -> str:
         "Model": facts["run"] or facts["weights"]["stage_c"],
         "Version": f"Kaskade {facts['versions']['kaskade']}",
     }
-    last = ", ".join(f"{name}: {value}" for name, value in settings.items())
+    last = ", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None)
     negative = facts["negative_prompt"]
     return "\n".join([facts["prompt"], *([f"Negative prompt: {negative}"] if negative else []), last])
 

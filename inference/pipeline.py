@@ -71,7 +71,7 @@ class Cascade:
         return list(self.run(self.batches(requests, batch_size), on_step))
 
     def batches(self, requests: Sequence[Request], batch_size: int) -> list[list[Request]]:
-        """Check all requests, fill in their sizes and cut them into batches, in order.
+        """Check all requests, fill in their sizes and settings and cut them into batches, in order.
 
         Raises ValueError or FileNotFoundError for what cannot be made.
         """

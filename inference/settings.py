@@ -1,21 +1,12 @@
 """What a picture is made from, besides the weights: plain data that travels in the picture's own metadata."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gdf import RELEASED_SPEC
+from gdf import RELEASED_SPEC, SamplingSettings
 from inference.sizes import Size
 from modules.schema import nearest
-
-SAMPLERS = {
-    "ddpm": "DDPMSampler",
-    "ddim": "DDIMSampler",
-    "lcm": "LCMSampler",
-    "euler": "EulerSampler",
-    "heun": "HeunSampler",
-    "dpmpp_2m": "DPMSolverPP2MSampler",
-}
 
 # What the headers of our own files say of a network, for the official files, which have no such header.
 RELEASED_FACTS: dict[str, dict[str, Any]] = {
@@ -36,55 +27,23 @@ def one_of(value: str, choices: Mapping[str, object], what: str) -> None:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """How one diffusion stage is sampled.
+    """How one diffusion stage is sampled: SamplingSettings, with None for what its weights are to decide.
 
-    steps: network evaluations (Heun: twice as many). guidance: 1 is none; a pair runs from the first value at
-    t = 1 to the second at t = 0. shift: of the log-SNR, > 1 spends more steps in the noise. rescale: share (0
-    to 1) by which the guided prediction takes the spread of the conditional one (Lin et al. 2023, section
-    3.4).
+    What they do not say is as released.
     """
 
-    steps: int
-    guidance: float | tuple[float, float]
-    shift: float
-    sampler: str = "ddpm"
-    rescale: float = 0.7
+    steps: int | None = None
+    guidance: float | tuple[float, float] | None = None
+    shift: float | None = None
+    sampler: str | None = None
+    rescale: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.guidance, list):  # JSON and YAML know no tuples
-            object.__setattr__(self, "guidance", tuple(self.guidance))
-        if isinstance(self.guidance, tuple) and len(self.guidance) != 2:
-            raise ValueError(f"guidance: expected a number or a pair of numbers, found {list(self.guidance)}")
-        if self.steps < 1:
-            raise ValueError(f"steps: expected at least 1, found {self.steps}")
-        if not self.shift > 0:
-            raise ValueError(f"shift: expected a number above 0, found {self.shift}")
-        if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale: expected a number from 0 to 1, found {self.rescale}")
-        one_of(self.sampler, SAMPLERS, "sampler")
+        self.over(SamplingSettings())  # raises for what is impossible
 
-    @property
-    def guided(self) -> bool:
-        """Whether the unconditional prediction is needed at all."""
-        return self.guidance not in (1, (1, 1))
-
-
-@dataclass(frozen=True)
-class StageCSettings(StageSettings):
-    """Stage C with the released sampling settings as defaults."""
-
-    steps: int = 20
-    guidance: float | tuple[float, float] = 4.0
-    shift: float = 2.0
-
-
-@dataclass(frozen=True)
-class StageBSettings(StageSettings):
-    """Stage B with the released sampling settings as defaults."""
-
-    steps: int = 10
-    guidance: float | tuple[float, float] = 1.1
-    shift: float = 1.0
+    def over(self, defaults: SamplingSettings) -> SamplingSettings:
+        """These settings, and the defaults where they are None."""
+        return replace(defaults, **{key: value for key, value in asdict(self).items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -104,8 +63,8 @@ class Request:
     height_px: int | None = None
     image: str | None = None
     strength: float = 0.6
-    stage_c: StageCSettings = field(default_factory=StageCSettings)
-    stage_b: StageBSettings = field(default_factory=StageBSettings)
+    stage_c: StageSettings = StageSettings()
+    stage_b: StageSettings = StageSettings()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 import gdf
 from inference.networks import Networks
 from inference.progress import OnStep, Step
-from inference.settings import SAMPLERS, Request, StageSettings
+from inference.settings import Request
 from inference.sizes import Size
 from modules.conditions import compress, compressor_grid, latent_size, stage_b_inputs, stage_c_inputs
 
@@ -115,14 +116,15 @@ class Stages:
         start: Tensor | None = None,
     ) -> Tensor:
         """Run the diffusion of a stage; its arithmetic is float32, the network's its own."""
-        settings: StageSettings = getattr(batch[0], stage)
+        settings = self.networks.sampling(stage, getattr(batch[0], stage))
         device = self.networks.device
         diffusion = gdf.build(self.networks.facts(stage)["gdf"])
         generators = [stage_generator(request.seed, stage) for request in batch]
-        t_start, steps = 1.0, settings.steps
+        t_start = 1.0
         if start is not None:
             t_start = batch[0].strength
-            steps = max(1, round(steps * t_start))  # as many steps per noise level as without a start
+            # As many steps per noise level as without a start.
+            settings = replace(settings, steps=max(1, round(settings.steps * t_start)))
             t = torch.full((len(batch),), t_start, device=device)
             start = diffusion.diffuse(start, t=t, shift=settings.shift, generators=generators).noised
         with self.networks.use(stage) as network:
@@ -132,15 +134,11 @@ class Stages:
                 shape,
                 generators=generators,
                 unconditional_inputs=negative_inputs,
-                sampler=gdf.build_sampler({"name": SAMPLERS[settings.sampler]}),
                 t_start=t_start,
-                timesteps=steps,
                 x_init=start,
-                cfg=settings.guidance if settings.guided else None,
-                cfg_rho=settings.rescale,
-                shift=settings.shift,
                 device=device,
+                **settings.keywords(),
             )
             for step, sampled in enumerate(sampling, start=1):
-                on_step(Step(stage, step, steps, sampled.x0))
+                on_step(Step(stage, step, settings.steps, sampled.x0))
         return sampled.x0

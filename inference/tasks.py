@@ -1,14 +1,15 @@
 """The tasks: how pictures are made of prompts and pictures, each a chain of stages."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gdf import RELEASED_SAMPLING
 from inference.progress import OnStep
-from inference.settings import Request, one_of
+from inference.settings import Request, StageSettings, one_of
 from inference.sizes import Size, picture_size, same_area
 from inference.sources import fit, open_source, source_size
 from inference.stages import Stages
@@ -73,10 +74,11 @@ RELEASED_SIZE_PX = 1024
 
 
 def prepare(stages: Stages, request: Request) -> Request:
-    """Fill in the size of a request, after checking that it can be carried out.
+    """Fill in what a request leaves open, after checking that it can be carried out.
 
     The size is the one asked for; else the model's own, in the proportions of the picture that is handed in;
-    for a reconstruction, that picture's. Raises ValueError, FileNotFoundError.
+    for a reconstruction, that picture's. Stages that take part get all their settings. Raises
+    ValueError, FileNotFoundError.
     """
     one_of(request.task, TASKS, "task")
     task = TASKS[request.task]
@@ -86,7 +88,14 @@ def prepare(stages: Stages, request: Request) -> Request:
     stages.networks.check(task.networks)
     size = _natural_size(stages, request)
     size = picture_size(request.height_px, request.width_px, size)
-    return replace(request, height_px=size.height, width_px=size.width)
+    return replace(request, height_px=size.height, width_px=size.width, **_settings(stages, request))
+
+
+def _settings(stages: Stages, request: Request) -> dict[str, Any]:
+    """Whole settings of the stages that draw something."""
+    drawing = [name for name in TASKS[request.task].networks if name in RELEASED_SAMPLING]
+    sampling = {stage: stages.networks.sampling(stage, getattr(request, stage)) for stage in drawing}
+    return {stage: StageSettings(**asdict(settings)) for stage, settings in sampling.items()}
 
 
 def _natural_size(stages: Stages, request: Request) -> Size:

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from dataset_tools.records import Broken, Sample, read_samples
 from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import Scene
 from dataset_tools.shards import write_whole
-from inference import Cascade, Picture, Request, StageBSettings, StageCSettings
+from inference import Cascade, Picture, Request, StageSettings
 from inference.progress import ProgressBar
 from inference.sources import fit, source_size
 from modules.pictures import contact_sheet, to_image
@@ -45,14 +45,15 @@ class Plan:
     """What is measured, and how.
 
     num_samples: pictures drawn from prompts. num_reconstructions: held-out pictures encoded and decoded.
-    fid_weights: file of the Inception network. clip_model: folder with a CLIP model. None leaves a score out.
+    stage_c, stage_b: how they are sampled; None as for any picture. fid_weights: file of the Inception
+    network. clip_model: folder with a CLIP model. None leaves a score out.
     """
 
     num_samples: int = 200
     num_reconstructions: int = 100
     batch_size: int = 32
-    stage_c: StageCSettings = field(default_factory=StageCSettings)
-    stage_b: StageBSettings = field(default_factory=StageBSettings)
+    stage_c: StageSettings = StageSettings()
+    stage_b: StageSettings = StageSettings()
     fid_weights: str | None = None
     clip_model: str | None = None
 
@@ -70,7 +71,7 @@ def evaluate(cascade: Cascade, data: str | Path, plan: Plan, sheets: str | Path)
     started = time.monotonic()
     samples = read_folder(Path(data), max(plan.num_samples, plan.num_reconstructions))
     pictures = draw(cascade, samples, plan)
-    report: dict[str, Any] = {"data": str(data), "settings": asdict(plan)}
+    report: dict[str, Any] = {"data": str(data), "settings": settings_of(cascade, plan)}
     scenes = [scene_of(sample) for sample in take(samples, plan.num_samples)]
     if all(scenes):
         report["prompts"] = score_prompts([scene for scene in scenes if scene], pictures)
@@ -86,6 +87,13 @@ def evaluate(cascade: Cascade, data: str | Path, plan: Plan, sheets: str | Path)
     save_whole(sheet, Path(sheets) / "samples.png")
     report["seconds"] = round(time.monotonic() - started, 1)
     return report
+
+
+def settings_of(cascade: Cascade, plan: Plan) -> dict[str, Any]:
+    """The plan as plain data, with the sampling settings that the weights decide."""
+    stages = {"stage_c": plan.stage_c, "stage_b": plan.stage_b}
+    sampling = {name: asdict(cascade.networks.sampling(name, chosen)) for name, chosen in stages.items()}
+    return asdict(plan) | sampling
 
 
 def read_folder(folder: Path, most: int) -> list[Sample]:
@@ -195,10 +203,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-samples", type=int, default=Plan.num_samples)
     parser.add_argument("--num-reconstructions", type=int, default=Plan.num_reconstructions)
     parser.add_argument("--batch-size", type=int, default=Plan.batch_size)
-    parser.add_argument(
-        "--stage-c", nargs="*", default=[], metavar="KEY=VALUE", help="such as steps=30 guidance=2"
-    )
-    parser.add_argument("--stage-b", nargs="*", default=[], metavar="KEY=VALUE")
+    stage_help = "such as steps=30 guidance=2; the rest as the weights say they are best sampled"
+    for stage in ("--stage-c", "--stage-b"):
+        parser.add_argument(stage, nargs="*", default=[], metavar="KEY=VALUE", help=stage_help)
     parser.add_argument("--fid-weights", help="file of the Inception network; without it no FID is computed")
     parser.add_argument("--clip-model", help="folder with a CLIP model; without it no CLIP score is computed")
     return parser.parse_args(arguments)

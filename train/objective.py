@@ -5,14 +5,13 @@ reported loss by log-SNR) is collected during a step and applied in `after_step`
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import gdf
-from modules.schema import bounded
 from train import ranks
 from train.losses import diffusion_loss
 from train.rng import StepRng
@@ -20,19 +19,6 @@ from train.rng import StepRng
 # Edges of the log-SNR intervals over which the loss is reported, and the middles that name them.
 REPORT_EDGES, REPORT_CENTRES = (-6.0, -2.0, 2.0, 6.0), (-8, -4, 0, 4, 8)
 REPORT_DECAY = 0.98  # per step: reported are means over about the last 50 steps
-
-
-@dataclass
-class SamplingSettings:
-    """How sample sheets are drawn. cfg: guidance. shift: of the schedule; 2 spends more steps in noise."""
-
-    timesteps: int = bounded(20, 1)
-    cfg: float = 4.0
-    shift: float = bounded(1.0, 1e-3)
-    sampler: str = "DDPMSampler"
-
-    def __post_init__(self) -> None:
-        gdf.build_sampler({"name": self.sampler})  # raises for a name that is none
 
 
 class Sheet(NamedTuple):
@@ -44,9 +30,9 @@ class Sheet(NamedTuple):
 
 
 class DiffusionObjective:
-    """The diffusion that one recipe trains. spec: plain data for `gdf.build`."""
+    """The diffusion that one recipe trains. spec: plain data for `gdf.build`. sampling: of sample sheets."""
 
-    def __init__(self, spec: Mapping[str, Any], sampling: SamplingSettings) -> None:
+    def __init__(self, spec: Mapping[str, Any], sampling: gdf.SamplingSettings) -> None:
         self.spec, self.sampling = dict(spec), sampling
         self.diffusion = gdf.build(self.spec)
         self._intervals = gdf.LossBuckets(torch.tensor(REPORT_EDGES))
@@ -54,6 +40,10 @@ class DiffusionObjective:
         self._collected: list[
             tuple[Tensor, Tensor]
         ] = []  # log-SNR and loss of this step's pictures, this rank
+
+    def facts(self) -> dict[str, Any]:
+        """For the header of the weights: the diffusion, and how it is best sampled."""
+        return {"gdf": self.spec, "sampling": asdict(self.sampling)}
 
     def loss(
         self,
@@ -128,7 +118,7 @@ def draw(
     unconditional: Mapping[str, Tensor],
     shape: Sequence[int],
     rng: StepRng,
-    settings: SamplingSettings,
+    settings: gdf.SamplingSettings,
 ) -> Tensor:
     """Sample latents of `shape` [B, C, H, W] from noise, with the step's generators; float32."""
     steps = diffusion.sample(
@@ -137,11 +127,8 @@ def draw(
         tuple(shape),
         generators=rng.samples,
         unconditional_inputs=dict(unconditional),
-        sampler=gdf.build_sampler({"name": settings.sampler}),
-        timesteps=settings.timesteps,
-        cfg=settings.cfg,
-        shift=settings.shift,
         device=next(iter(conditions.values())).device,
+        **settings.keywords(),
     )
     *_, (latents, _, _) = steps
     return latents.float()

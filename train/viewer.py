@@ -1,5 +1,6 @@
 """Compressor latents as pictures, for Stage C's sample sheets: by the best means that the config names."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -7,15 +8,12 @@ from torch import Tensor
 
 import gdf
 from modules.conditions import TextFeatures, latent_size, stage_b_inputs
-from modules.schema import ConfigError
+from modules.schema import ConfigError, from_plain
 from modules.weights import find_weights, read_header
 from train.networks import NetworkSettings, frozen_network
-from train.objective import SamplingSettings, draw
+from train.objective import draw
 from train.pictures import false_colours
 from train.rng import StepRng
-
-# The released settings of Stage B, which decodes: few steps and hardly any guidance.
-DECODING = SamplingSettings(timesteps=10, cfg=1.1)
 
 
 class LatentViewer:
@@ -41,7 +39,9 @@ class LatentViewer:
             for name, settings in self.settings.items()
             if settings is not None
         }
-        self.diffusion = gdf.build(_diffusion_spec(self.settings.get("stage_b")))
+        facts = _facts(self.settings.get("stage_b"))
+        self.diffusion = gdf.build(facts["gdf"])
+        self.decoding = from_plain(gdf.SamplingSettings, facts["sampling"], "model.stage_b.weights: sampling")
 
     @torch.no_grad()
     def __call__(
@@ -59,12 +59,13 @@ class LatentViewer:
         sides = [latent_size(round(side * compression), stage_a.factor) for side in latents.shape[2:]]
         conditions, nothing = stage_b_inputs(text, latents), stage_b_inputs(empty, torch.zeros_like(latents))
         shape = (len(latents), stage_b.config["c_in"], *sides)
-        decoded = draw(stage_b, self.diffusion, conditions, nothing, shape, rng, DECODING)
+        decoded = draw(stage_b, self.diffusion, conditions, nothing, shape, rng, self.decoding)
         return stage_a.decode(decoded).float().clamp(0, 1)
 
 
-def _diffusion_spec(stage_b: NetworkSettings | None) -> dict[str, Any]:
-    """What the weights were trained with, as their header says; an official file has none."""
+def _facts(stage_b: NetworkSettings | None) -> dict[str, Any]:
+    """Diffusion and sampling as the weights' header says; as released where it does not."""
+    released = {"gdf": gdf.RELEASED_SPEC, "sampling": asdict(gdf.RELEASED_SAMPLING["stage_b"])}
     if stage_b is None or stage_b.weights is None:
-        return gdf.RELEASED_SPEC
-    return read_header(find_weights(stage_b.weights, "stage_b")).get("gdf", gdf.RELEASED_SPEC)
+        return released
+    return released | read_header(find_weights(stage_b.weights, "stage_b"))

@@ -44,7 +44,7 @@ GDF = {
 TEXT_ENCODER = {"config": TEXT, "words": ["red", "circle"], "max_length": 8}
 RANDOM_A, RANDOM_COMPRESSOR = ({"config": config, "allow_random": True} for config in (STAGE_A, COMPRESSOR))
 DATA = {"shards": "unused", "image_size_px": 32, "aspect_ratios": ["1/1"]}
-SAMPLING = {"timesteps": 2}
+SAMPLING = {"steps": 2}
 RECIPES: dict[str, dict[str, Any]] = {
     "stage_a": {
         "recipe": {"name": "stage_a", "adversarial_weight": 0.5, "revive_every": 2},

@@ -48,7 +48,7 @@ GDF = {
     "noise_cond": {"name": "CosineTNoiseCond"},
     "loss_weight": {"name": "AdaptiveLossWeight", "buckets": 20},
 }
-SAMPLING = {"sampling": {"timesteps": 2}}
+SAMPLING = {"sampling": {"steps": 2}}
 RECIPES: dict[str, dict[str, Any]] = {
     "stage_a": {
         "recipe": {

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gdf import RELEASED_SAMPLING, SamplingSettings
 from modules.schema import bounded
 from train.encoders import ImageEncoderSettings, TextEncoderSettings
 from train.networks import NetworkSettings
-from train.objective import SamplingSettings
 
 
 @dataclass
@@ -53,7 +53,7 @@ class StageBSettings:
     compressor_scale: float = bounded(1.0, 1e-3, 1.0)  # what the compressor sees of a picture's size
     random_scale: tuple[float, float] = (0.5, 1.0)  # times a factor in this range, drawn once per step
     noise: Literal["white", "pyramid"] = "pyramid"
-    sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(10, cfg=1.1))
+    sampling: SamplingSettings = RELEASED_SAMPLING["stage_b"]  # of sample sheets, and as the weights' default
 
     def __post_init__(self) -> None:
         low, high = self.random_scale
@@ -80,7 +80,7 @@ class StageCSettings:
     image_kept: float = bounded(0.1, 0.0, 1.0)  # of pictures whose image embedding Stage C sees
     compressor_scale: float = bounded(1.0, 1e-3, 1.0)  # what the compressor sees of a training picture's size
     compression: float | None = bounded(None, 1.0)  # pixels of the final picture per latent; null: as trained
-    sampling: SamplingSettings = field(default_factory=lambda: SamplingSettings(shift=2.0))
+    sampling: SamplingSettings = RELEASED_SAMPLING["stage_c"]  # of sample sheets, and as the weights' default
 
 
 @dataclass

@@ -71,7 +71,7 @@ class StageBRecipe:
         if name != "stage_b":
             return {}
         return {
-            "gdf": self.objective.spec,
+            **self.objective.facts(),
             "compressor_scale": self.settings.compressor_scale,
             **self.encoders.facts(),
         }

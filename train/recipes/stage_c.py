@@ -66,7 +66,7 @@ class StageCRecipe:
     def facts(self, name: str) -> dict[str, Any]:
         latents_side = self.image_size_px * self.settings.compressor_scale / self.semantic_compressor.factor
         return {
-            "gdf": self.objective.spec,
+            **self.objective.facts(),
             "compression": self.compression,
             "image_size_px": round(latents_side * self.compression),
             **self.encoders.facts(),

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from inference import Cascade, Picture, StageBSettings, StageCSettings, open_picture, write_picture
+from inference import Cascade, Picture, StageSettings, open_picture, write_picture
 from inference.config import Config
 from inference.facts import read_facts
 from inference.networks import fingerprint
 from inference.recreate import recreate
 
-FAST = {"stage_c": StageCSettings(steps=2, guidance=(4.0, 2.0)), "stage_b": StageBSettings(steps=2)}
+FAST = {"stage_c": StageSettings(steps=2, guidance=(4.0, 2.0)), "stage_b": StageSettings(steps=2)}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_other_weights_are_used_when_named_and_told(written: Path, tiny_runs: Pa
 
 def test_what_the_picture_decides_is_refused(written: Path) -> None:
     with pytest.raises(ValueError, match="stage_b: recreate takes this from the picture"):
-        recreate(Config(recreate=str(written), stage_b=StageBSettings(steps=3)))
+        recreate(Config(recreate=str(written), stage_b=StageSettings(steps=3)))
 
 
 def test_a_changed_image_is_told(tiny_runs: Path, tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Files without a header of ours, as the official checkpoints are: recognised, and sampled as released."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import save_file
 
-from gdf import RELEASED_SPEC
-from inference import Cascade, Request, StageBSettings, StageCSettings
+from gdf import RELEASED_SAMPLING, RELEASED_SPEC
+from inference import Cascade, Request, StageSettings
 from inference.settings import RELEASED_FACTS
 from modules import build
 
@@ -37,11 +38,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_pictures_from_official_files(files: dict[str, str], tiny_runs: Path) -> None:
     cascade = Cascade.load(device="cpu", text_encoder=str(tiny_runs / "stage_c" / "text_encoder"), **files)
-    steps = {"stage_c": StageCSettings(steps=1), "stage_b": StageBSettings(steps=1)}
+    steps = {"stage_c": StageSettings(steps=1), "stage_b": StageSettings(steps=1)}
     [picture] = cascade.generate("a", width_px=90, height_px=60, **steps)
     assert picture.image.size == (90, 60)
     [[request]] = cascade.batches([Request()], 1)
     assert request.size == (1024, 1024)
+    assert asdict(request.stage_c) == asdict(RELEASED_SAMPLING["stage_c"])
+    assert asdict(request.stage_b) == asdict(RELEASED_SAMPLING["stage_b"])
     assert cascade.stages.grid_c(request.size) == (24, 24)  # factor 42.67
 
 

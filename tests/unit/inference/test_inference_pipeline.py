@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from inference import Cascade, Picture, Request, StageBSettings, StageCSettings, Step
-from inference.settings import SAMPLERS
+from gdf import SAMPLERS
+from inference import Cascade, Picture, Request, StageSettings, Step
 from inference.stages import stage_generator
 
-FAST = {"stage_c": StageCSettings(steps=2), "stage_b": StageBSettings(steps=2)}
+FAST = {"stage_c": StageSettings(steps=2), "stage_b": StageSettings(steps=2)}
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +96,16 @@ def test_the_same_twice(cascade: Cascade) -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_serves_both_stages(cascade: Cascade, sampler: str) -> None:
     settings = {
-        "stage_c": StageCSettings(steps=2, sampler=sampler),
-        "stage_b": StageBSettings(steps=2, sampler=sampler),
+        "stage_c": StageSettings(steps=2, sampler=sampler),
+        "stage_b": StageSettings(steps=2, sampler=sampler),
     }
     assert np.ptp(pixels(cascade.generate("a", 0, **settings)[0])) > 0
 
 
 def test_every_setting_of_a_stage_reaches_it(cascade: Cascade) -> None:
     base = {
-        "stage_c": StageCSettings(steps=2, guidance=3.0),
-        "stage_b": StageBSettings(steps=2, guidance=3.0),
+        "stage_c": StageSettings(steps=2, guidance=3.0),
+        "stage_b": StageSettings(steps=2, guidance=3.0),
     }
     first = cascade.generate("red", 1, **base)[0]
     changes = [{"steps": 3}, {"guidance": 1.0}, {"guidance": (3.0, 1.0)}, {"shift": 1.5}, {"rescale": 0.0}]
@@ -118,7 +118,7 @@ def test_every_setting_of_a_stage_reaches_it(cascade: Cascade) -> None:
 def test_strength_says_how_much_of_the_image_is_left(cascade: Cascade, photo: str) -> None:
     def latents(strength: float) -> torch.Tensor:
         seen: list[Step] = []
-        settings = {**FAST, "stage_c": StageCSettings(steps=8, guidance=1.0)}
+        settings = {**FAST, "stage_c": StageSettings(steps=8, guidance=1.0)}
         cascade.generate(
             "", 1, task="image_to_image", image=photo, strength=strength, on_step=seen.append, **settings
         )

@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import yaml
 
+from gdf import RELEASED_SAMPLING, SamplingSettings
 from inference.config import Config, changed_keys, plan
-from inference.settings import Request, StageBSettings, StageCSettings, Weights
+from inference.settings import Request, StageSettings, Weights
 from modules.schema import from_plain
 
 CONFIG_FILE = Path(__file__).parents[3] / "configs" / "inference.yaml"
 
 
-def test_released_sampling_settings_are_the_defaults() -> None:
-    c, b = StageCSettings(), StageBSettings()
+def test_released_sampling_settings() -> None:
+    c, b = RELEASED_SAMPLING["stage_c"], RELEASED_SAMPLING["stage_b"]
     assert (c.steps, c.guidance, c.shift, c.sampler, c.rescale) == (20, 4.0, 2.0, "ddpm", 0.7)
     assert (b.steps, b.guidance, b.shift, b.sampler, b.rescale) == (10, 1.1, 1.0, "ddpm", 0.7)
 
@@ -50,10 +51,12 @@ def test_errors_name_the_key_in_full(values: dict[str, Any], named: str) -> None
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("guidance", [1, 1.0, [1, 1], (1.0, 1.0)])
-def test_guidance_of_one_needs_no_unconditional_prediction(guidance: Any) -> None:
-    assert not StageCSettings(guidance=guidance).guided
-    assert StageCSettings(guidance=[1, 2]).guided  # type: ignore[arg-type]
+def test_what_is_not_chosen_is_as_the_defaults_say() -> None:
+    defaults = SamplingSettings(3, 2.0, 1.5, "ddim", 0.1)
+    assert [f.name for f in fields(StageSettings)] == [f.name for f in fields(SamplingSettings)]
+    assert StageSettings().over(defaults) == defaults
+    chosen = StageSettings(steps=5, rescale=0.0)
+    assert chosen.over(defaults) == SamplingSettings(5, 2.0, 1.5, "ddim", 0.0)
 
 
 @pytest.mark.parametrize("values", [{"seed": -1}, {"seed": 2**63}, {"strength": 0.0}, {"strength": 1.1}])
@@ -63,7 +66,7 @@ def test_requests_refuse_impossible_values(values: dict[str, Any]) -> None:
 
 
 def test_a_request_survives_plain_data() -> None:
-    request = Request(prompt="ä", seed=5, stage_c=StageCSettings(guidance=(4.0, 1.0)))
+    request = Request(prompt="ä", seed=5, stage_c=StageSettings(guidance=(4.0, 1.0)))
     assert from_plain(Request, asdict(request)) == request
 
 
@@ -85,7 +88,7 @@ def test_seeds_given_or_drawn() -> None:
 
 
 def test_settings_reach_the_requests() -> None:
-    config = Config(negative_prompt="n", width_px=40, strength=0.3, stage_b=StageBSettings(steps=2))
+    config = Config(negative_prompt="n", width_px=40, strength=0.3, stage_b=StageSettings(steps=2))
     [request] = plan(config, 0)
     assert (request.negative_prompt, request.width_px, request.strength) == ("n", 40, 0.3)
     assert request.stage_b.steps == 2
@@ -114,4 +117,4 @@ def test_numbers_of_pictures_are_positive(key: str) -> None:
 
 
 def test_changed_keys_are_those_that_differ_from_the_defaults() -> None:
-    assert changed_keys(Config(prompt="x", stage_c=StageCSettings(steps=3))) == ["prompt", "stage_c"]
+    assert changed_keys(Config(prompt="x", stage_c=StageSettings(steps=3))) == ["prompt", "stage_c"]

@@ -77,6 +77,8 @@ def test_a_whole_report(tiny_runs: Path, shards: Path, tmp_path: Path) -> None:
     assert report["prompts"]["num_pictures"] == 7
     assert report["reconstruction"]["num_pictures"] == 3
     assert set(report["reconstruction"]["cascade"]) == {"psnr", "ssim"}
+    released = {"guidance": 4.0, "shift": 2.0, "sampler": "ddpm", "rescale": 0.7}
+    assert report["settings"]["stage_c"] == {"steps": 1, **released}  # what the files do not say
     assert report["settings"]["stage_b"]["guidance"] == 1
     assert {path.name for path in out.parent.iterdir()} == {
         "report.json",

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from train.objective import DiffusionObjective, SamplingSettings
+from gdf import SamplingSettings
+from train.objective import DiffusionObjective
 from train.rng import step_rng
 
 
@@ -32,7 +33,7 @@ class Silent(nn.Module):
 
 
 def made(loss_weight: dict = ADAPTIVE) -> DiffusionObjective:
-    return DiffusionObjective(spec(loss_weight), SamplingSettings(timesteps=2))
+    return DiffusionObjective(spec(loss_weight), SamplingSettings(steps=2))
 
 
 def step(objective: DiffusionObjective, number: int, pictures: int = 32, parts: int = 1) -> dict:
