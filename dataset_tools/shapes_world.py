@@ -15,13 +15,13 @@ COLOURS = {
     "orange": (245, 130, 30),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-RADII_PX = {"small": 10.5, "large": 15.5}
-PLACES = {
+RADII_PX = {"small": 9.0, "large": 12.5}
+PLACES = {  # centres of the quadrants, and the middle
     "centre": (32.0, 32.0),
-    "top left": (21.0, 21.0),
-    "top right": (43.0, 21.0),
-    "bottom left": (21.0, 43.0),
-    "bottom right": (43.0, 43.0),
+    "top left": (16.0, 16.0),
+    "top right": (48.0, 16.0),
+    "bottom left": (16.0, 48.0),
+    "bottom right": (48.0, 48.0),
 }
 BACKGROUNDS = {
     "white": (244, 244, 244),
@@ -59,7 +59,7 @@ def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius_px: float) 
         return np.maximum(np.abs(x), np.abs(y)) - 0.886 * radius_px
     if shape == "triangle":
         y = y - 0.15 * radius_px  # centres the triangle's height rather than its centroid
-        return np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - 0.74 * radius_px
+        return np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - 0.7 * radius_px
     if shape == "cross":
         arm_px, half_px = 1.12 * radius_px, 0.42 * radius_px
         bars = [np.maximum(np.abs(a) - arm_px, np.abs(b) - half_px) for a, b in ((x, y), (y, x))]

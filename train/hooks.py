@@ -1,5 +1,6 @@
 """What happens between the steps: reports, sample sheets, checkpoints, profiles; on all ranks."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -94,7 +95,9 @@ class Sheets:
             if self.world.is_first:
                 path = Path(self.run.dir) / "samples" / f"step_{done.step:08d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                page.save(path)
+                unfinished = path.with_name(f".{path.name}")
+                page.save(unfinished, "PNG")
+                os.replace(unfinished, path)
                 self.trackers.picture(done.step, "samples", page)
 
     def draw(self) -> Image:

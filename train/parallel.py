@@ -44,7 +44,8 @@ def join(device: str) -> World:
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("run.device: cuda asked for, but torch finds no CUDA device; use run.device=cpu")
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    own = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    # Modulo: SLURM may show each process only the GPUs that are its own.
+    own = torch.device("cuda", local_rank % torch.cuda.device_count()) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(own)
     if size > 1 and not dist.is_initialized():  # the jobs of a --multirun share one group
