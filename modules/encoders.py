@@ -26,8 +26,8 @@ from modules.conditions import TextFeatures
 disable_progress_bar()  # one bar per run is enough, and it is not this one
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-# A fresh CLIP's token embeddings (deviation 0.02) drown in what its random attention adds: of the variance of its
-# hidden states 42 % come from the token itself, with this factor 96 %.
+# A fresh CLIP's token embeddings (deviation 0.02) drown in what its random attention adds: of the variance of
+# its hidden states 42 % come from the token itself, with this factor 96 %.
 WORD_GAIN = 50.0
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
