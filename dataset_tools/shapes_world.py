@@ -15,7 +15,7 @@ COLOURS = {
     "orange": (245, 130, 30),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-RADII_PX = {"small": 9.0, "large": 12.5}
+RADII_PX = {"small": 10.0, "large": 13.0}
 PLACES = {  # centres of the quadrants, and the middle
     "centre": (32.0, 32.0),
     "top left": (16.0, 16.0),
@@ -30,7 +30,7 @@ BACKGROUNDS = {
     "beige": (222, 204, 172),
 }
 SHADING = 0.06  # a background is this much lighter at its top and darker at its bottom
-JITTER_PX = 1.0
+JITTER_PX = 0.5
 
 
 class Scene(NamedTuple):
@@ -61,7 +61,7 @@ def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius_px: float) 
         y = y - 0.15 * radius_px  # centres the triangle's height rather than its centroid
         return np.maximum(y, 0.866 * np.abs(x) - 0.5 * y) - 0.7 * radius_px
     if shape == "cross":
-        arm_px, half_px = 1.12 * radius_px, 0.42 * radius_px
+        arm_px, half_px = 1.2 * radius_px, 0.37 * radius_px
         bars = [np.maximum(np.abs(a) - arm_px, np.abs(b) - half_px) for a, b in ((x, y), (y, x))]
         return np.minimum(*bars)
     raise ValueError(f"shape: expected one of {', '.join(SHAPES)}, found '{shape}'")
@@ -80,13 +80,13 @@ def background(name: str) -> np.ndarray:
 
 
 def draw(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """Draw a scene. The place is jittered by up to 1 px, the size by 3 %, the colour by 6 levels.
+    """Draw a scene. The place is jittered by up to half a pixel, the size by 2 %, the colour by 6 levels.
 
     Returns [64, 64, 3] uint8 RGB.
     """
     x, y = PLACES[scene.place]
     dx, dy = rng.uniform(-JITTER_PX, JITTER_PX, 2)
-    radius_px = RADII_PX[scene.size] * rng.uniform(0.97, 1.03)
+    radius_px = RADII_PX[scene.size] * rng.uniform(0.98, 1.02)
     colour = np.array(COLOURS[scene.colour], float) + rng.uniform(-6, 6, 3)
     cover = coverage(scene.shape, (x + dx, y + dy), radius_px)[..., None]
     picture = background(scene.background) * (1.0 - cover) + colour * cover
