@@ -29,22 +29,22 @@ table { border-collapse: collapse } td, th { padding: .25rem .9rem .25rem 0; tex
 td + td { text-align: right; font-variant-numeric: tabular-nums } h2 { margin-top: 2.5rem }
 figure { margin: 1rem 0 } figcaption { color: #666; font-size: .9rem }
 """
-SMOOTHING = 0.8  # of the drawn loss curve: weight of what came before
 
 
 def read_losses(path: Path) -> tuple[list[int], list[float]]:
-    """Steps and losses of a metrics.csv; rows without a loss are passed over."""
+    """Steps and losses of a metrics.csv (of two players, the first's), where there is one."""
     with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("loss")]
-    return [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows]
+        reader = csv.DictReader(file)
+        names = [name for name in reader.fieldnames or [] if name == "loss" or name.endswith("/loss")]
+        rows = [row for row in reader if names and row[names[0]]]
+    return [int(row["step"]) for row in rows], [float(row[names[0]]) for row in rows]
 
 
 def smooth(values: list[float]) -> list[float]:
-    """Exponential moving average."""
-    result: list[float] = []
-    for value in values:
-        result.append(SMOOTHING * result[-1] + (1 - SMOOTHING) * value if result else value)
-    return result
+    """Mean over neighbours: about a twentieth of the curve around each value."""
+    reach = len(values) // 40
+    windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
 
 
 def loss_plot(runs: list[Path]) -> bytes:
