@@ -9,6 +9,7 @@ import pytest
 
 from tests.oracle.network_cases import FOLDER, is_blocks, is_lora, is_network, metadata
 from tests.oracle.test_oracle_adapters import is_controlnet, is_filters, is_retoken, is_saliency
+from tests.oracle.test_oracle_manifests import is_summary
 
 pytestmark = pytest.mark.oracle
 
@@ -48,6 +49,8 @@ def reader(path: Path) -> str | None:
     """The name of the test that understands a data file, or None."""
     if path.suffix == ".json":
         content: Any = json.loads(path.read_text())
+        if is_summary(content):
+            return "test_oracle_manifests"
         return next((test for key, test in BY_KEY.items() if key in content), None)
     if path.suffix != ".safetensors":
         return None

@@ -22,6 +22,18 @@ def manifests(folder: Path) -> list[dict[str, Any]]:
     return [content for content in contents if "state_dict" in content]
 
 
+def is_summary(content: Any) -> bool:
+    """Whether a JSON file holds the counts of several networks, by their names."""
+    entries = content.values() if isinstance(content, dict) else []
+    return bool(entries) and all(isinstance(e, dict) and "total_parameters" in e for e in entries)
+
+
+def summaries(folder: Path) -> list[dict[str, Any]]:
+    """The summaries in and below a folder."""
+    contents = (json.loads(path.read_text()) for path in sorted(folder.rglob("*.json")))
+    return [content for content in contents if is_summary(content)]
+
+
 MANIFESTS = manifests(FOLDER) or manifests(GOLDEN)
 OURS = [pytest.param(each, id=each["model"]) for each in MANIFESTS if each["source_class"] in NETWORKS]
 OTHERS = [pytest.param(each, id=each["model"]) for each in MANIFESTS if each["source_class"] not in NETWORKS]
@@ -48,6 +60,13 @@ def test_names_shapes_and_counts(manifest: dict[str, Any]) -> None:
     integers = {name: str(t.dtype) for name, t in state.items() if t.dtype != torch.float32}
     recorded = manifest["dtypes_other_than_float32"]
     assert integers == {name: f"torch.{kind}" for name, kind in recorded.items()}
+
+
+def test_summaries_count_what_the_key_lists_hold() -> None:
+    by_name = {manifest["model"]: manifest for manifest in MANIFESTS}
+    for summary in summaries(FOLDER) or summaries(GOLDEN):
+        for name, counts in summary.items():
+            assert {key: by_name[name][key] for key in counts} == counts
 
 
 @pytest.mark.parametrize("manifest", OURS)
