@@ -10,6 +10,18 @@ from train.config import EmaConfig
 from train.parallel import local, reshard
 
 
+def decay_after(passed: int, config: EmaConfig) -> float:
+    """The decay of an update `passed` steps after the start; 0 (the weights themselves) until then.
+
+    It is per step: averaging every 10th step forgets as fast as averaging every step. It grows from 0.18 to
+    `config.decay`, so that an average of n steps is not one of the first weights: with a fixed decay of
+    0.9999 these would make up 90 % of it after 1000 steps.
+    """
+    if passed <= 0:
+        return 0.0
+    return min(config.decay, (1 + passed) / (10 + passed)) ** config.interval
+
+
 class Ema:
     """Averages of all learning parameters of a module; sharded as they are.
 
@@ -33,8 +45,7 @@ class Ema:
         """Take in the weights after optimizer step `step` (1-based)."""
         if step % self.config.interval and step != self.config.start:
             return
-        # The decay is per step: averaging every 10th step forgets as fast as averaging every step.
-        decay = self.config.decay**self.config.interval if step > self.config.start else 0.0
+        decay = decay_after(step - self.config.start, self.config)
         torch._foreach_lerp_(self._averages(), self._weights(), 1 - decay)
 
     @contextmanager

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from train.config import EmaConfig
-from train.ema import Ema
+from train.ema import Ema, decay_after
 
 
 def averages(config: EmaConfig, num_steps: int) -> list[float]:
@@ -21,20 +21,29 @@ def averages(config: EmaConfig, num_steps: int) -> list[float]:
 
 
 def test_every_step_moves_by_the_rest_of_the_decay() -> None:
-    expected, average = [], 0.0
-    for step in range(1, 6):
-        average = 0.75 * average + 0.25 * step
-        expected.append(average)
-    assert averages(EmaConfig(decay=0.75), 5) == pytest.approx(expected)
+    found = averages(EmaConfig(decay=0.75), 40)
+    for step in range(31, 41):
+        assert found[step - 1] == pytest.approx(0.75 * found[step - 2] + 0.25 * step)
+
+
+def test_the_first_weights_are_soon_forgotten_however_slow_the_decay() -> None:
+    weight, average = 1.0, 1.0  # the weight falls from 1 to 0 at the first step
+    for step in range(1, 101):
+        weight = 0.0
+        average += (1 - decay_after(step, EmaConfig(decay=0.9999))) * (weight - average)
+    assert average < 1e-6
+    decays = [decay_after(step, EmaConfig(decay=0.99)) for step in range(1, 2000)]
+    assert decays == sorted(decays) and decays[-1] == 0.99
 
 
 def test_before_its_start_the_average_is_the_weights() -> None:
-    assert averages(EmaConfig(start=3, decay=0.5), 5) == [1, 2, 3, 3.5, 4.25]
+    found = averages(EmaConfig(start=3, decay=0.1), 5)
+    assert found == pytest.approx([1, 2, 3, 3.9, 4.89])
 
 
 def test_an_interval_forgets_as_fast_as_every_step() -> None:
-    found = averages(EmaConfig(start=2, interval=2, decay=0.5), 6)
-    assert found == [0, 2, 2, 2 + 0.75 * 2, 3.5, 3.5 + 0.75 * 2.5]
+    found = averages(EmaConfig(start=2, interval=2, decay=0.1), 6)
+    assert found == pytest.approx([0, 2, 2, 2 + 0.99 * 2, 3.98, 3.98 + 0.99 * 2.02])
 
 
 def test_weights_and_averages_change_places_and_come_back() -> None:
