@@ -12,89 +12,16 @@ from typing import Any
 import pytest
 
 from modules.weights import read_tensors
+from tests.integration.recipe_cases import RECIPES as RECIPE_CASES
 from train.config import config_from_plain
 from train.loop import run
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-CLIP = {
-    "hidden_size": 16,
-    "intermediate_size": 16,
-    "projection_dim": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-}
-TEXT_ENCODER = {"config": CLIP, "words": ["picture"], "max_length": 8}
-UNET = {
-    "c_r": 8,
-    "c_cond": 16,
-    "c_hidden": [16, 16],
-    "nhead": [2, 2],
-    "blocks": [[1, 1], [1, 1]],
-    "level_config": ["CT", "CTA"],
-    "dropout": 0.0,
-}
-STAGE_A = {"config": {"bottleneck_blocks": 1, "c_hidden": 16, "codebook_size": 32}}
-COMPRESSOR = {
-    "config": {
-        "c_latent": 4,
-        "backbone": {"stages": [["fused", 1, 3, 2, 24, 24, 1]], "c_last": 32},
-    }
-}
-GDF = {
-    "schedule": {"name": "CosineSchedule"},
-    "input_scaler": {"name": "VPScaler"},
-    "target": {"name": "VTarget"},
-    "noise_cond": {"name": "CosineTNoiseCond"},
-    "loss_weight": {"name": "AdaptiveLossWeight", "buckets": 20},
-}
-SAMPLING = {"sampling": {"steps": 2}}
-RECIPES: dict[str, dict[str, Any]] = {
-    "stage_a": {
-        "recipe": {
-            "name": "stage_a",
-            "adversarial_weight": 0.5,
-            "adversarial_start_step": 2,
-            "revive_every": 3,
-        },
-        "model": {"stage_a": STAGE_A, "discriminator": {"config": {"c_hidden": 16, "depth": 3}}},
-    },
-    "stage_b": {
-        "recipe": {"name": "stage_b", **SAMPLING},
-        "model": {
-            "stage_a": {**STAGE_A, "allow_random": True},
-            "text_encoder": TEXT_ENCODER,
-            "stage_b": {"config": {**UNET, "block_repeat": [[1, 1], [1, 1]], "c_clip": 16, "c_effnet": 4}},
-            "semantic_compressor": COMPRESSOR,
-        },
-        "gdf": GDF,
-    },
-    "stage_c": {
-        "recipe": {"name": "stage_c", **SAMPLING},
-        "model": {
-            "semantic_compressor": {**COMPRESSOR, "allow_random": True},
-            "text_encoder": TEXT_ENCODER,
-            "stage_c": {
-                "config": {
-                    **UNET,
-                    "c_in": 4,
-                    "c_out": 4,
-                    "c_clip_text": 16,
-                    "c_clip_text_pooled": 16,
-                    "c_clip_img": 16,
-                }
-            },
-        },
-        "gdf": GDF,
-    },
-    "previewer": {
-        "recipe": {"name": "previewer"},
-        "model": {
-            "semantic_compressor": {**COMPRESSOR, "allow_random": True},
-            "previewer": {"config": {"c_in": 4, "c_hidden": 32}},
-        },
-    },
-}
+RECIPES = {name: RECIPE_CASES[name] for name in ("stage_a", "stage_b", "stage_c", "previewer")}
+# Both players and the care of dead codes have their turn within the few steps.
+IN_TIME = {"adversarial_start_step": 2, "revive_every": 3}
+RECIPES["stage_a"] = RECIPES["stage_a"] | {"recipe": RECIPES["stage_a"]["recipe"] | IN_TIME}
 GLOBAL_BATCH = 4
 STEPS, HALF = 6, 3
 ALSO_COMPARED = ("gradient_norm", "learning_rate", "samples", "skipped_steps")
