@@ -21,7 +21,7 @@ ORDERS = (
 THINGS = ("a {size} {colour} {shape}", "one {size} {colour} {shape}", "a {colour} {size} {shape}")
 WHERES = ("in the {place}", "at the {place}")
 BEHINDS = ("on a {background} background", "on {background}", "with a {background} background")
-OMITTED = 0.08  # chance that a training caption leaves out the size, the place or the background, each
+OMITTED = 0.15  # chance that a training caption leaves out the size, the place or the background, each
 
 
 def full_caption(scene: Scene) -> str:
