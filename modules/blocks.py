@@ -18,12 +18,14 @@ class Conditions(NamedTuple):
     timestep: [B, c_r * (1 + number of timestep conditions)], embedded noise condition and its companions.
     tokens: [B, N, c_cond], normalised condition tokens that attention reads.
     skip: [B, c_skip, H, W] from the way down, or None. control: [B, C, h, w] added before the block, or None.
+    image_tokens: [B, M, c_image], what an image adapter made of a picture, or None.
     """
 
     timestep: Tensor
     tokens: Tensor
     skip: Tensor | None = None
     control: Tensor | None = None
+    image_tokens: Tensor | None = None
 
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
@@ -147,30 +149,62 @@ class TimestepBlock(Block):
         return torch.addcmul(shift, x, 1 + scale)
 
 
+class PackedLinear(nn.Module):
+    """One of the projections that Attention keeps packed in one weight: a linear layer without its own.
+
+    It gives the projection a name that hooks can be attached to, and a place that another layer can take.
+    """
+
+    def __init__(self, owner: "Attention", index: int) -> None:
+        super().__init__()
+        self.in_features = self.out_features = owner.channels
+        self._rows = slice(index * owner.channels, (index + 1) * owner.channels)
+        self.__dict__["_owner"] = owner  # past nn.Module, which would register it as a child
+
+    @property
+    def weight(self) -> Tensor:
+        """[C, C], a view into the packed weight."""
+        return self._owner.in_proj_weight[self._rows]
+
+    @property
+    def bias(self) -> Tensor:
+        """[C], a view into the packed bias."""
+        return self._owner.in_proj_bias[self._rows]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
 class Attention(nn.Module):
-    """Multi-head attention of queries on tokens; parameters named and packed as in nn.MultiheadAttention."""
+    """Multi-head attention of queries on tokens; parameters named and packed as in nn.MultiheadAttention.
+
+    image_attention: None, or a module that is called with the queries [B, heads, L, C / heads] and image
+    tokens [B, M, c_image]; its result, shaped like the queries, is added to what the heads found.
+    """
 
     def __init__(self, c: int, nhead: int, dropout: float = 0.0) -> None:
         super().__init__()
         if nhead < 1 or c % nhead:
             raise ValueError(f"nhead: expected a divisor of the {c} channels of its level, found {nhead}")
-        self.nhead, self.dropout = nhead, dropout
+        self.channels, self.nhead, self.dropout = c, nhead, dropout
         self.in_proj_weight = nn.Parameter(torch.empty(3 * c, c))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * c))
+        self.to_q, self.to_k, self.to_v = (PackedLinear(self, index) for index in range(3))
         self.out_proj = nn.Linear(c, c)
+        self.image_attention: nn.Module | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.in_proj_bias)
 
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """queries: [B, L, C]; tokens: [B, N, C]. Returns [B, L, C]."""
-        c = queries.shape[-1]
-        q = F.linear(queries, self.in_proj_weight[:c], self.in_proj_bias[:c])
-        k, v = F.linear(tokens, self.in_proj_weight[c:], self.in_proj_bias[c:]).chunk(2, dim=-1)
-        q, k, v = (y.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for y in (q, k, v))  # [B, heads, L, c]
+    def forward(self, queries: Tensor, tokens: Tensor, image_tokens: Tensor | None = None) -> Tensor:
+        """queries: [B, L, C]; tokens: [B, N, C]; image_tokens: [B, M, c_image]. Returns [B, L, C]."""
+        projected = (self.to_q(queries), self.to_k(tokens), self.to_v(tokens))
+        q, k, v = (y.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for y in projected)  # [B, heads, L, c]
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        if self.image_attention is not None and image_tokens is not None:
+            mixed = mixed + self.image_attention(q, image_tokens)
         return self.out_proj(mixed.transpose(1, 2).flatten(-2))
 
 
@@ -189,7 +223,7 @@ class AttnBlock(Block):
         tokens = self.kv_mapper(cond.tokens)  # [B, N, C]
         if self.self_attn:
             tokens = torch.cat((pixels, tokens.to(pixels.dtype)), dim=1)  # [B, HW + N, C]
-        mixed = self.attention["attn"](pixels, tokens)
+        mixed = self.attention["attn"](pixels, tokens, cond.image_tokens)
         return x + mixed.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 

@@ -82,16 +82,19 @@ class StageC(UNet):
         sca: Tensor | None = None,
         crp: Tensor | None = None,
         cnet: Iterable[Tensor | None] = (),
+        image_tokens: Tensor | None = None,
     ) -> Tensor:
         """Predict the diffusion target of noised latents.
 
         x: [B, c_in, H, W]. r: noise condition, sca, crp: its companions, each [B] in [0, 1].
         clip_text: [B, L, c_clip_text]; clip_text_pooled, clip_img: [B, S, *] or [B, *].
         cnet: [B, C, h, w] or None for each convolution block in running order.
+        image_tokens: [B, M, c_image] for the image adapter that is attached to this network.
         Returns [B, c_out, H, W] in x's number format; computes in that of the weights.
         """
         check_shape("r", r, x.shape[0])
         features = self.embed(x)
         timestep = self.embed_timesteps(r, {"sca": sca, "crp": crp}).to(features.dtype)
         tokens = self.embed_conditions(clip_text, clip_text_pooled, clip_img)
-        return self.head(self.run(features, Conditions(timestep, tokens), cnet), like=x)
+        cond = Conditions(timestep, tokens, image_tokens=image_tokens)
+        return self.head(self.run(features, cond, cnet), like=x)
