@@ -1,7 +1,5 @@
 """The networks of a cascade: found before anything is built, loaded at first use, moved to their device."""
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +12,9 @@ from gdf import RELEASED_SAMPLING, SamplingSettings
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
 from modules.encoders import ImageEncoder, TextEncoder
 from modules.schema import from_plain
-from modules.weights import describe, find_weights, load_network, read_header
+from modules.weights import describe, find_weights, fingerprint, load_network, read_header
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-SAMPLED_BLOCKS, BLOCK_BYTES = 64, 65536
 
 
 class Networks:
@@ -144,17 +141,6 @@ class Networks:
             if name not in self._fingerprints:
                 self._fingerprints[name] = fingerprint(self.path(name))
         return {name: self._fingerprints[name] for name in wanted}
-
-
-def fingerprint(path: Path) -> str:
-    """A checksum of a file's length and of blocks spread evenly over it: quick for files of any size."""
-    length = os.path.getsize(path)
-    digest = hashlib.sha256(str(length).encode())
-    with path.open("rb") as file:
-        for i in range(SAMPLED_BLOCKS):
-            file.seek(max(0, length - BLOCK_BYTES) * i // (SAMPLED_BLOCKS - 1))
-            digest.update(file.read(BLOCK_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def pick_device(name: str) -> torch.device:

@@ -155,6 +155,8 @@ class PackedLinear(nn.Module):
     It gives the projection a name that hooks can be attached to, and a place that another layer can take.
     """
 
+    _owner: "Attention"
+
     def __init__(self, owner: "Attention", index: int) -> None:
         super().__init__()
         self.in_features = self.out_features = owner.channels

@@ -112,16 +112,17 @@ class Sheets:
 
     @torch.no_grad()
     def _rows(self) -> dict[str, Tensor]:
-        modules = list(self.recipe.trainable().values())
-        for module in modules:
-            module.eval()
+        learning = list(self.recipe.networks().values())
+        for network in learning:
+            network.eval()
         seed_global(self.run.seed, SHEET_STEP, 0, 0)
         with self.autocast():
             rng = step_rng(self.run.seed, SHEET_STEP, 0, len(self.batch["captions"]))
             rows = self.recipe.sample(self.batch, rng)
-        for module in modules:
-            module.train()
-            reshard(module)
+        for network in learning:
+            network.train()
+        for network in self.recipe.prepared():
+            reshard(network)
         return dict(rows)
 
 

@@ -57,6 +57,15 @@ def frozen_network(name: str, settings: NetworkSettings, device: torch.device, d
     return frozen(_make(name, settings, device, dtype))
 
 
+def diffusion_network(
+    name: str, settings: NetworkSettings, device: torch.device, dtype: torch.dtype, *, learns: bool
+) -> Any:
+    """A network that learns; or, where something else does, the same frozen, in number format dtype."""
+    if learns:
+        return learning_network(name, settings, device)
+    return frozen_network(name, settings, device, dtype)
+
+
 def network_dtype(precision: str) -> torch.dtype:
     """The number format of networks that do not learn, for a run's precision."""
     return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -76,9 +76,10 @@ def place() -> Place:
 
 
 def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> None:
-    """Make networks that learn ready for several processes, in place: names and references stay valid.
+    """Make networks ready for several processes, in place: names and references stay valid.
 
-    Each needs `shard_units()`, the blocks that are compiled, recomputed and sharded one by one.
+    Some may be frozen, or hold layers that learn among frozen ones. Each needs `shard_units()`, the blocks
+    that are compiled, recomputed and sharded one by one.
     """
     for network in networks:
         if world.size > 1:
@@ -93,7 +94,9 @@ def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> 
                 unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)  # type: ignore[method-assign]
         if world.size > 1 and config.mode == "fsdp":
             for module in (*units, network):
-                fully_shard(module)
+                # Packed 4-bit weights are small, and flattened they could not be cut anyway.
+                whole = {p for p in module.parameters() if not p.is_floating_point()}
+                fully_shard(module, ignored_params=whole)
 
 
 def sync_gradients(module: nn.Module, enabled: bool) -> None:

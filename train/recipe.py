@@ -32,7 +32,14 @@ class Recipe(Protocol):
         """Player -> the module that learns; a ModuleDict when several networks learn together."""
 
     def networks(self) -> dict[str, nn.Module]:
-        """Name -> network to store as weights/<name>.safetensors; together they hold all that learns."""
+        """Name -> network to store as weights/<name>.safetensors; together they hold all that learns.
+
+        An adapter's holder shares its layers with the network that it changes.
+        """
+
+    def prepared(self) -> list[nn.Module]:
+        """The networks that gradients pass through, learning or frozen: they are compiled, recomputed and
+        sharded block by block (`shard_units`), so together they hold all that learns."""
 
     def facts(self, name: str) -> dict:
         """What the header of that file says beside the network's config."""

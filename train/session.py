@@ -116,17 +116,12 @@ def build(config: Config, recipe: Recipe, world: World, stream: Stream) -> Train
     seed_global(config.run.seed, BUILD_STEP, 0, 0)  # the same initial weights on all ranks
     recipe.build(world.device)
     players = recipe.trainable()
-    learning = [
-        network
-        for network in recipe.networks().values()
-        if any(parameter.requires_grad for parameter in network.parameters())
-    ]
     if config.run.channels_last:
-        for network in learning:
+        for network in recipe.prepared():
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    prepare(learning, config.parallel, world)
-    for module in players.values():
-        module.train()
+    prepare(recipe.prepared(), config.parallel, world)
+    for network in recipe.networks().values():
+        network.train()
     ema = Ema(players[recipe.players[0]], config.run.ema) if config.run.ema.enabled else None
     made = [Player(name, players[name], config.optim.of(name), world) for name in recipe.players]
     return TrainingState(recipe, made, ema, stream, Counters(), world)

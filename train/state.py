@@ -58,6 +58,7 @@ class TrainingState:
 
     def write(self, folder: Path | None) -> None:
         """Write the files into `folder`; None on all ranks but the first, which only help to gather."""
+        self._reshard()
         for name, network in self.recipe.networks().items():
             self._write_network(folder, name, network, {})
             if self.ema and self.ema.covers(network):
@@ -74,6 +75,7 @@ class TrainingState:
     def read(self, folder: Path) -> None:
         """Take everything back. Raises CheckpointError if anything is damaged or does not fit."""
         self._verify_once(folder)
+        self._reshard()
         state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu", mmap=True)
         for name, network in self.recipe.networks().items():
             self._read_network(folder, name, network, {})
@@ -86,6 +88,10 @@ class TrainingState:
         self.stream.load_state_dict(state["data"][min(self.world.rank, len(state["data"]) - 1)])
         for name, value in state["counters"].items():
             setattr(self.counters, name, value)
+
+    def _reshard(self) -> None:
+        for network in self.recipe.prepared():
+            reshard(network)
 
     def _verify_once(self, folder: Path) -> None:
         problem = None
@@ -162,7 +168,6 @@ class TrainingState:
 
 def _tensors(network: nn.Module, average: Mapping[nn.Parameter, Tensor]) -> dict[str, Tensor]:
     """The network's parameters and buffers by name, the parameters replaced by their averages where given."""
-    reshard(network)
     parameters = dict(network.named_parameters(remove_duplicate=False))
     state = network.state_dict(keep_vars=True)
     return {

@@ -66,6 +66,9 @@ class ColourRecipe:
     def build(self, device: torch.device) -> None:
         self.net = ColourNet(dropout=self.dropout).to(device)
 
+    def prepared(self) -> list[nn.Module]:
+        return list(self.networks().values())
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.net}
 

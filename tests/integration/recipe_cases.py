@@ -104,8 +104,8 @@ def made(config: Config) -> Recipe:
     torch.manual_seed(0)
     recipe = make_recipe(config)
     recipe.build(torch.device("cpu"))
-    for module in recipe.trainable().values():
-        module.train()
+    for network in recipe.networks().values():
+        network.train()
     return recipe
 
 

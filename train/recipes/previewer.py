@@ -45,6 +45,9 @@ class PreviewerRecipe:
         )
         self.previewer: Previewer = learning_network("previewer", self.model.previewer, device)
 
+    def prepared(self) -> list[nn.Module]:
+        return [self.previewer]
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.previewer}
 

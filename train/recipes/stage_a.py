@@ -56,6 +56,9 @@ class StageARecipe:
         num_codes = self.stage_a.vquantizer.codebook.num_embeddings
         self.codebook = CodebookCare(num_codes, settings.revive_every, self.seed)
 
+    def prepared(self) -> list[nn.Module]:
+        return list(self.networks().values())
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"generator": self.stage_a, "discriminator": self.discriminator}
 

@@ -20,6 +20,7 @@ from train.config import Config
 from train.encoders import Encoders
 from train.networks import (
     check_networks,
+    diffusion_network,
     evaluating,
     frozen_network,
     learning_network,
@@ -28,6 +29,7 @@ from train.networks import (
 from train.objective import DiffusionObjective
 from train.pictures import pictures
 from train.recipe import Metrics
+from train.recipes.diffusion import Example, ExtraConditions, no_extra
 from train.recipes.settings import StageBModel, StageBSettings
 from train.rng import StepRng
 
@@ -36,23 +38,26 @@ class StageBRecipe:
     """One player: Stage B, and the compressor unless it is frozen."""
 
     players: tuple[str, ...] = ("model",)
+    network_name = "stage_b"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, learns: bool = True) -> None:
         self.settings = from_plain(StageBSettings, config.recipe, "recipe")
         self.model = from_plain(StageBModel, config.model, "model")
         compressor_learns = self.model.semantic_compressor.train is not False
-        self.learning: tuple[str, ...] = (
-            ("stage_b", "semantic_compressor") if compressor_learns else ("stage_b",)
-        )
+        names = ("stage_b", "semantic_compressor") if compressor_learns else ("stage_b",)
+        self.learning: tuple[str, ...] = names if learns else ()
         check_networks(self.model, self.learning)
         self.dtype = network_dtype(config.run.precision)
         self.encoders = Encoders(self.model.text_encoder, None, self.dtype)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
+        self.extra: ExtraConditions = no_extra
 
     def build(self, device: torch.device) -> None:
         self.stage_a: StageA = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
         self.encoders.build(device)
-        self.stage_b: StageB = learning_network("stage_b", self.model.stage_b, device)
+        self.stage_b: StageB = diffusion_network(
+            "stage_b", self.model.stage_b, device, self.dtype, learns=bool(self.learning)
+        )
         compressor = self.model.semantic_compressor
         self.semantic_compressor: SemanticCompressor = (
             learning_network("semantic_compressor", compressor, device)
@@ -60,6 +65,13 @@ class StageBRecipe:
             else frozen_network("semantic_compressor", compressor, device, self.dtype)
         )
         self.player = nn.ModuleDict(self.networks())
+
+    @property
+    def network(self) -> StageB:
+        return self.stage_b
+
+    def prepared(self) -> list[nn.Module]:
+        return list(self.networks().values())
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.player}
@@ -79,14 +91,19 @@ class StageBRecipe:
     def export(self, folder: Path) -> None:
         self.encoders.export(folder)
 
-    def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
+    def example(self, batch: Batch, rng: StepRng) -> Example:
         settings, images = self.settings, pictures(batch)
         captions = drop_captions(batch["captions"], settings.caption_dropout, rng)
         effnet = self._compress(images, random_scale(*settings.random_scale, rng))
         effnet = add_noise(effnet, settings.latents_noise, rng)
         effnet = keep_rows(effnet, settings.latents_kept, rng)
-        latents, conditions = self._encode(images), self._conditions(captions, effnet)
-        return self.objective.loss(self.stage_b, latents, conditions, rng, self._noise(latents, rng))
+        latents = self._encode(images)
+        conditions = self._conditions(captions, effnet) | self.extra(batch, rng, True).conditional
+        return Example(latents, conditions, self._noise(latents, rng))
+
+    def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
+        latents, conditions, noise = self.example(batch, rng)
+        return self.objective.loss(self.stage_b, latents, conditions, rng, noise)
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
@@ -94,8 +111,10 @@ class StageBRecipe:
         latents = self._encode(images)
         with evaluating(self.stage_b, self.semantic_compressor):
             effnet = self._compress(images)
-            conditions = self._conditions(batch["captions"], effnet)
+            extra = self.extra(batch, rng, False)
+            conditions = self._conditions(batch["captions"], effnet) | extra.conditional
             unconditional = self._conditions([""] * len(images), torch.zeros_like(effnet))
+            unconditional |= extra.unconditional
             noise = self._noise(latents, rng)
             sheet = self.objective.sheet(self.stage_b, latents, conditions, unconditional, rng, noise)
         rows = {label: self.stage_a.decode(row).float().clamp(0, 1) for label, row in sheet._asdict().items()}
@@ -117,7 +136,7 @@ class StageBRecipe:
     def _encode(self, images: Tensor) -> Tensor:
         return self.stage_a.encode_unquantized(images).float()
 
-    def _conditions(self, captions: list[str], effnet: Tensor) -> dict[str, Tensor]:
+    def _conditions(self, captions: list[str], effnet: Tensor) -> dict[str, Any]:
         return stage_b_inputs(self.encoders.text(captions), effnet)
 
     def _noise(self, latents: Tensor, rng: StepRng) -> Tensor | None:

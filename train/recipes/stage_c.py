@@ -15,14 +15,15 @@ from train.config import Config
 from train.encoders import Encoders
 from train.networks import (
     check_networks,
+    diffusion_network,
     evaluating,
     frozen_network,
-    learning_network,
     network_dtype,
 )
 from train.objective import DiffusionObjective
 from train.pictures import pictures
 from train.recipe import Metrics
+from train.recipes.diffusion import Example, ExtraConditions, no_extra
 from train.recipes.settings import StageCModel, StageCSettings
 from train.rng import StepRng
 from train.viewer import LatentViewer
@@ -32,31 +33,42 @@ class StageCRecipe:
     """One player: Stage C."""
 
     players: tuple[str, ...] = ("model",)
-    learning = ("stage_c",)
+    network_name = "stage_c"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, learns: bool = True) -> None:
         self.settings = from_plain(StageCSettings, config.recipe, "recipe")
         self.model = from_plain(StageCModel, config.model, "model")
+        self.learning: tuple[str, ...] = (self.network_name,) if learns else ()
         check_networks(self.model, self.learning)
         self.image_size_px = config.data.image_size_px
         self.dtype = network_dtype(config.run.precision)
         self.encoders = Encoders(self.model.text_encoder, self.model.image_encoder, self.dtype)
         self.viewer = LatentViewer(self.model.previewer, self.model.stage_b, self.model.stage_a, self.dtype)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
+        self.extra: ExtraConditions = no_extra
 
     def build(self, device: torch.device) -> None:
         self.semantic_compressor: SemanticCompressor = frozen_network(
             "semantic_compressor", self.model.semantic_compressor, device, self.dtype
         )
-        self.stage_c: StageC = learning_network("stage_c", self.model.stage_c, device)
+        self.stage_c: StageC = diffusion_network(
+            "stage_c", self.model.stage_c, device, self.dtype, learns=bool(self.learning)
+        )
         self.encoders.build(device)
         self.viewer.build(device)
+
+    @property
+    def network(self) -> StageC:
+        return self.stage_c
+
+    def prepared(self) -> list[nn.Module]:
+        return [self.stage_c]
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.stage_c}
 
     def networks(self) -> dict[str, nn.Module]:
-        return {"stage_c": self.stage_c}
+        return {name: self.stage_c for name in self.learning}
 
     @property
     def compression(self) -> float:
@@ -75,18 +87,25 @@ class StageCRecipe:
     def export(self, folder: Path) -> None:
         self.encoders.export(folder)
 
-    def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
+    def example(self, batch: Batch, rng: StepRng) -> Example:
         images = pictures(batch)
         captions = drop_captions(batch["captions"], self.settings.caption_dropout, rng)
         embeds = self.encoders.images(images, self.settings.image_kept, rng)
         conditions = self._inputs(self.encoders.text(captions), embeds)
-        return self.objective.loss(self.stage_c, self._compress(images), conditions, rng)
+        conditions |= self.extra(batch, rng, True).conditional
+        return Example(self._compress(images), conditions)
+
+    def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
+        latents, conditions, noise = self.example(batch, rng)
+        return self.objective.loss(self.stage_c, latents, conditions, rng, noise)
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
         images = pictures(batch)
         text, empty = self.encoders.text(batch["captions"]), self.encoders.text([""] * len(images))
-        inputs, unconditional = self._inputs(text), self._inputs(empty)
+        extra = self.extra(batch, rng, False)
+        inputs = self._inputs(text) | extra.conditional
+        unconditional = self._inputs(empty) | extra.unconditional
         with evaluating(self.stage_c):
             sheet = self.objective.sheet(self.stage_c, self._compress(images), inputs, unconditional, rng)
         rows = {"original": images}
@@ -106,5 +125,5 @@ class StageCRecipe:
     def _compress(self, images: Tensor) -> Tensor:
         return compress_shrunk(self.semantic_compressor, images, self.settings.compressor_scale)
 
-    def _inputs(self, text: TextFeatures, embeds: Tensor | None = None) -> dict[str, Tensor]:
+    def _inputs(self, text: TextFeatures, embeds: Tensor | None = None) -> dict[str, Any]:
         return stage_c_inputs(text, embeds, self.stage_c.config["c_clip_img"])
