@@ -24,6 +24,8 @@ class Wrapper:
     """
 
     players: tuple[str, ...] = ("model",)
+    learning: tuple[str, ...] = ()
+    """Entries of config.model that learn and so may begin without weights."""
 
     def __init__(self, config: Config, own: Sequence[str] = (), learns: bool = False) -> None:
         model = {name: entry for name, entry in config.model.items() if name not in own}
