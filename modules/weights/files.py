@@ -3,17 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from modules.network import Network
+from modules.weights.lazy import lazy_state
+from modules.weights.pickled import ENDINGS
+from modules.weights.writing import write_tensors
 
 HEADER_KEY = "kaskade"
 SAMPLED_BLOCKS, BLOCK_BYTES = 64, 65536
@@ -31,28 +32,32 @@ def save_network(
     tensors: what to write in the place of the network's own state, under the same names (averaged weights,
     or whole tensors of a sharded network).
     """
-    path = Path(path)
     header = {"network": name, "config": network.config, **facts}
     state = network.state_dict() if tensors is None else tensors
-    # Contiguous copies: safetensors refuses views of shared memory and channels-last strides.
-    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(whole, unfinished, metadata={HEADER_KEY: json.dumps(header)})
-    unfinished.replace(path)
+    write_tensors(path, lazy_state(state), {HEADER_KEY: json.dumps(header)})
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
+def read_header(path: str | Path, name: str | None = None) -> dict[str, Any]:
     """What the header of one of our files says; {} for a file of another origin.
 
-    FileNotFoundError when there is no such file, ValueError when it is not a whole safetensors file.
+    name: the network to tell about, of a file that holds several. path: also the index of a file in several
+    parts. FileNotFoundError when there is no such file, ValueError when it is not a whole safetensors file.
     """
-    with opened(path) as file:
-        text = (file.metadata() or {}).get(HEADER_KEY, "{}")
+    path = Path(path)
+    if path.suffix == ".json":
+        path = path.with_name(min(json.loads(path.read_text())["weight_map"].values()))
+    elif path.suffix in ENDINGS and path.is_file():
+        return {}
+    header = parse_header(path, opened(path).metadata())
+    return header.get("parts", {}).get(name, header)
+
+
+def parse_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """Our header among a file's metadata; {} where there is none, ValueError where it is not readable."""
     try:
-        header = json.loads(text)
+        return json.loads((metadata or {}).get(HEADER_KEY, "{}"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: its header is not readable: {error}") from error
-    return header
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -81,13 +86,11 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-@contextmanager
-def opened(path: str | Path, device: str | torch.device = "cpu") -> Iterator[Any]:
-    """Open a safetensors file; errors as in `read_header`."""
+def opened(path: str | Path, device: str | torch.device = "cpu") -> Any:
+    """A safetensors file, open (also as a context) until nothing refers to it; errors as in `read_header`."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: there is no such weight file")
     try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            yield file
+        return safe_open(path, "pt", device=str(device))
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from error

@@ -1,0 +1,54 @@
+"""State dicts in files of `torch.save` (.pt, .ckpt, .bin), read without running anything in them."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ENDINGS = (".pt", ".ckpt", ".bin")
+WRAPPERS = ("state_dict", "model", "module")
+AVERAGED = ("ema", "ema_state_dict", "model_ema")
+
+
+def read_pickled(path: Path, ema: bool = True) -> dict[str, Tensor]:
+    """The tensors of a state dict, which may lie inside {"state_dict": …}, {"model": …} or {"ema": …}.
+
+    ema: take averaged weights where there are both. ValueError, one line, when the file holds no state dict
+    or anything but plain data.
+    """
+    try:
+        content = load_plain(path)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not a file of plain tensors ({reason})") from error
+    found = state_inside(content, (*AVERAGED, *WRAPPERS) if ema else (*WRAPPERS, *AVERAGED))
+    if not found:
+        raise ValueError(f"{path}: no state dict in it; expected names with tensors{_names(content)}")
+    return found
+
+
+def load_plain(path: Path) -> Any:
+    """What a file of `torch.save` holds, mapped into memory where its format allows it."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def state_inside(content: Any, wrappers: tuple[str, ...]) -> dict[str, Tensor]:
+    """The tensors of a mapping, or of the first of these entries of it that has any; {} if there are none."""
+    if not isinstance(content, Mapping):
+        return {}
+    for wrapper in wrappers:
+        if found := state_inside(content.get(wrapper), wrappers):
+            return found
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _names(content: Any) -> str:
+    return f", found {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
