@@ -107,7 +107,7 @@ class ResBlock(Block):
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         if cond.control is not None:
-            x = x + resize(cond.control, *x.shape[-2:])
+            x = x + resize(cond.control, *x.shape[-2:]).to(x.dtype)
         mixed = channels_last_norm(self.depthwise(x))  # [B, H, W, C]
         if self.c_skip and cond.skip is not None:
             mixed = torch.cat((mixed, cond.skip.permute(0, 2, 3, 1)), dim=-1)  # [B, H, W, C + c_skip]

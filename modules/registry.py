@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from modules.adapters.controlnet import ControlNet
 from modules.discriminator import Discriminator
 from modules.network import Network
 from modules.previewer import Previewer
@@ -20,6 +21,7 @@ NETWORKS: dict[str, type[Network]] = {
     "stage_b": StageB,
     "stage_c": StageC,
     "previewer": Previewer,
+    "controlnet": ControlNet,
 }
 
 

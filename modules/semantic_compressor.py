@@ -1,6 +1,7 @@
 """The semantic compressor: an EfficientNetV2 that turns pictures into small latents."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,19 +48,36 @@ def check_stages(stages: list[list[Any]]) -> None:
             raise ValueError(f"backbone.stages: c_in must be the stage before's c_out, found {stage}")
 
 
-def make_backbone(stages: list[list[Any]], c_last: int, stochastic_depth: float) -> nn.Sequential:
-    """The convolutional part of an EfficientNetV2 with these stages; ValueError for malformed ones."""
+def make_backbone(
+    backbone: str | Mapping[str, Any], stochastic_depth: float
+) -> tuple[nn.Sequential, int, int]:
+    """The convolutional part of an EfficientNetV2, its last channels and its factor of pixels per feature.
+
+    backbone: efficientnet_v2_s or stages of one's own, see SemanticCompressor; ValueError for malformed ones.
+    """
+    if isinstance(backbone, str) and backbone != "efficientnet_v2_s":
+        raise ValueError(f"backbone: expected efficientnet_v2_s or stages, found {backbone!r}")
+    spec = EFFICIENTNET_V2_S if isinstance(backbone, str) else backbone
+    stages = [list(stage) for stage in spec["stages"]]
     check_stages(stages)
-    settings = [BLOCKS[kind](*numbers) for kind, *numbers in stages]
     whole = efficientnet.EfficientNet(
-        settings,
+        [BLOCKS[kind](*numbers) for kind, *numbers in stages],
         dropout=0.0,
         stochastic_depth_prob=stochastic_depth,
         num_classes=1,
         norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-3),
-        last_channel=c_last,
+        last_channel=spec["c_last"],
     )
-    return whole.features
+    return whole.features, spec["c_last"], 2 * math.prod(stage[3] for stage in stages)
+
+
+def init_backbone(features: nn.Sequential) -> None:
+    """Give the convolutions of an EfficientNetV2 their initial values (He et al. 2015, by fan out)."""
+    for module in features.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class SemanticCompressor(Network):
@@ -78,26 +96,15 @@ class SemanticCompressor(Network):
         stochastic_depth: float = 0.2,
     ) -> None:
         super().__init__()
-        if isinstance(backbone, str) and backbone != "efficientnet_v2_s":
-            raise ValueError(f"backbone: expected efficientnet_v2_s or stages, found {backbone!r}")
-        spec = EFFICIENTNET_V2_S if isinstance(backbone, str) else backbone
-        stages = [list(stage) for stage in spec["stages"]]
-        self.backbone = make_backbone(stages, spec["c_last"], stochastic_depth)
+        self.backbone, c_last, self.factor = make_backbone(backbone, stochastic_depth)
         self.mapper = nn.Sequential(
-            nn.Conv2d(spec["c_last"], c_latent, 1, bias=False), nn.BatchNorm2d(c_latent, affine=False)
+            nn.Conv2d(c_last, c_latent, 1, bias=False), nn.BatchNorm2d(c_latent, affine=False)
         )
-        self.factor = 2
-        for stage in stages:
-            self.factor *= stage[3]
         self.init_weights()
 
     def init_weights(self) -> None:
         reset_all(self)
-        for module in self.backbone.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_backbone(self.backbone)
 
     def shard_units(self) -> list[nn.Module]:
         return list(self.backbone)

@@ -6,6 +6,7 @@ What shapes do not show is as released: heads of 64 channels, Stage B in patches
 from collections.abc import Mapping
 from typing import Any
 
+from modules.adapters.controlnet import RELEASED_BLOCKS
 from modules.registry import NETWORKS
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -18,6 +19,7 @@ MARKS = {
     "semantic_compressor": "mapper.1.running_mean",
     "previewer": "blocks.24.weight",
     "discriminator": "shuffle.weight",
+    "controlnet": "projections.0.0.weight",
 }
 
 
@@ -123,6 +125,22 @@ def discriminator_config(shapes: Shapes) -> dict[str, Any]:
     }
 
 
+def controlnet_config(shapes: Shapes) -> dict[str, Any]:
+    """Raises ValueError when the number of projections is not a released one: where they go does not show."""
+    blocks = {len(each): each for each in (RELEASED_BLOCKS, range(64))}
+    number = count(shapes, "projections")
+    if number not in blocks:
+        raise ValueError(f"a ControlNet with {number} projections; expected one of {sorted(blocks)}")
+    stem = next(name for name in ("backbone.0.0.weight", "backbone.0.weight") if name in shapes)
+    mode = "effnet" if stem == "backbone.0.0.weight" else "simple"
+    return {
+        "c_in": shapes[stem][1],
+        "c_proj": shapes["projections.0.2.weight"][0],
+        "proj_blocks": list(blocks[number]),
+        "bottleneck_mode": "large" if "backbone.3.blocks.0.weight" in shapes else mode,
+    }
+
+
 CONFIGS = {
     "stage_c": stage_c_config,
     "stage_b": stage_b_config,
@@ -130,6 +148,7 @@ CONFIGS = {
     "semantic_compressor": compressor_config,
     "previewer": previewer_config,
     "discriminator": discriminator_config,
+    "controlnet": controlnet_config,
 }
 
 

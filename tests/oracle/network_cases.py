@@ -27,6 +27,7 @@ NETWORKS = {
     "EfficientNetEncoder": "semantic_compressor",
     "Previewer": "previewer",
     "Discriminator": "discriminator",
+    "ControlNet": "controlnet",
 }
 
 

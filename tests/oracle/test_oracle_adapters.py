@@ -1,4 +1,4 @@
-"""Recorded cases of LoRA, trained tokens, ControlNet and its filters: expected failures until those exist."""
+"""Recorded cases of LoRA, trained tokens and control filters: expected failures until those exist."""
 
 import importlib
 from pathlib import Path
@@ -16,10 +16,6 @@ pytestmark = [
 
 def is_retoken(facts: dict[str, str]) -> bool:
     return "vocab" in facts
-
-
-def is_controlnet(facts: dict[str, str]) -> bool:
-    return facts.get("model_class") == "ControlNet"
 
 
 def is_saliency(facts: dict[str, str]) -> bool:
@@ -42,11 +38,6 @@ def test_lora(path: Path) -> None:
 @pytest.mark.parametrize("path", cases(is_retoken))
 def test_trained_tokens(path: Path) -> None:
     importlib.import_module("modules.adapters.tokens")
-
-
-@pytest.mark.parametrize("path", cases(is_controlnet))
-def test_controlnet(path: Path) -> None:
-    importlib.import_module("modules.adapters.controlnet")
 
 
 @pytest.mark.parametrize("path", cases(is_saliency))

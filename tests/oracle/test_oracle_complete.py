@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.oracle.network_cases import FOLDER, is_blocks, is_lora, is_network, metadata
-from tests.oracle.test_oracle_adapters import is_controlnet, is_filters, is_retoken, is_saliency
+from tests.oracle.test_oracle_adapters import is_filters, is_retoken, is_saliency
 from tests.oracle.test_oracle_manifests import is_summary
 
 pytestmark = pytest.mark.oracle
@@ -31,7 +31,6 @@ BY_METADATA: list[tuple[Callable[[dict[str, str]], bool], str]] = [
     (is_lora, "test_oracle_adapters"),
     (is_blocks, "test_oracle_networks"),
     (is_retoken, "test_oracle_adapters"),
-    (is_controlnet, "test_oracle_adapters"),
     (is_saliency, "test_oracle_adapters"),
     (is_filters, "test_oracle_adapters"),
     (names_its_spec, "test_oracle_gdf"),

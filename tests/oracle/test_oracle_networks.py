@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from modules import blocks
+from modules.adapters.controlnet import ControlResBlock
 from modules.blocks import Conditions, timestep_embedding
 from modules.stage_a import StageAResBlock
 from tests.oracle.network_cases import Case, files, is_blocks, is_lora, runs
@@ -128,6 +129,7 @@ BLOCKS = {
     "GlobalResponseNorm": blocks.GlobalResponseNorm,
     "LayerNorm2d": blocks.LayerNorm2d,
     "UpDownBlock2d": blocks.UpDownBlock2d,
+    "CNetResBlock": ControlResBlock,
 }
 
 
@@ -137,9 +139,7 @@ def block_cases() -> list[Any]:
     for path in files(is_blocks):
         case = Case(path)
         for name, spec in json.loads(case.facts["spec"]).items():
-            later = pytest.mark.xfail(strict=True, raises=KeyError, reason="ControlNet is the next issue's")
-            marks = [later] if spec["block"] == "CNetResBlock" else []
-            found.append(pytest.param(case.part(name), spec, id=f"{path.stem}-{name}", marks=marks))
+            found.append(pytest.param(case.part(name), spec, id=f"{path.stem}-{name}"))
     return found
 
 
