@@ -84,7 +84,7 @@ class TextEncoder(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Pictures -> projected embeddings.
+    """Pictures -> embeddings.
 
     source: a hub name or a local folder; or config: keywords of CLIPVisionConfig for a small random encoder,
     with weights drawn from `seed`. Errors as TextEncoder's.
@@ -102,10 +102,19 @@ class ImageEncoder(nn.Module):
             self.model = random_model(CLIPVisionModelWithProjection, settings, seed)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] in [0, 1] -> [B, 1, P].
+        """Pictures [B, 3, H, W] in [0, 1] -> projected pooled embeddings [B, 1, P]."""
+        return self.model(pixel_values=self._pixels(images)).image_embeds[:, None]
 
-        The shorter side is resized to the encoder's input size and the middle is looked at.
+    def patches(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1] -> hidden states [B, 1 + patches, D], the class token's first.
+
+        From before the last layer, which gathers into the class token what the pooled embedding needs.
         """
+        result = self.model(pixel_values=self._pixels(images), output_hidden_states=True)
+        return result.hidden_states[-2]
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        """The middle square of the pictures, their shorter side resized to the encoder's input size."""
         side = self.model.config.image_size
         height, width = images.shape[-2:]
         scaled = [round(size * side / min(height, width)) for size in (height, width)]
@@ -114,8 +123,7 @@ class ImageEncoder(nn.Module):
         middle = images[..., top : top + side, left : left + side]
         mean = middle.new_tensor(CLIP_MEAN)[:, None, None]
         std = middle.new_tensor(CLIP_STD)[:, None, None]
-        pixels = ((middle - mean) / std).to(self.model.device, self.model.dtype)
-        return self.model(pixel_values=pixels).image_embeds[:, None]
+        return ((middle - mean) / std).to(self.model.device, self.model.dtype)
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `ImageEncoder(source=folder)` reads back exactly."""

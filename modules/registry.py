@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modules.adapters.controlnet import ControlNet
+from modules.adapters.ip_adapter import IPAdapter
 from modules.discriminator import Discriminator
 from modules.network import Network
 from modules.previewer import Previewer
@@ -22,6 +23,7 @@ NETWORKS: dict[str, type[Network]] = {
     "stage_c": StageC,
     "previewer": Previewer,
     "controlnet": ControlNet,
+    "ip_adapter": IPAdapter,
 }
 
 

@@ -1,0 +1,130 @@
+"""IP-Adapter: pictures as prompts, read by attention of their own (Ye et al. 2023, arXiv:2308.06721)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modules.adapters.image_projections import ImageProjection, build_projection
+from modules.blocks import Attention
+from modules.network import Network, keeps_config, reset_all
+
+POOLED = {"name": "pooled", "num_tokens": 4}
+
+
+class ImageAttention(nn.Module):
+    """What one attention block finds in image tokens: the second term of equation 5, before its projection.
+
+    scale: its weight beside what the block finds in the text; 0 leaves the block as it was.
+    """
+
+    def __init__(self, c_tokens: int, c: int) -> None:
+        super().__init__()
+        self.to_k_ip = nn.Linear(c_tokens, c, bias=False)
+        self.to_v_ip = nn.Linear(c_tokens, c, bias=False)
+        self.scale = 1.0
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """queries: [B, heads, L, C / heads]; tokens: [B, M, c_tokens]. Returns a tensor like queries."""
+        tokens = tokens.to(self.to_k_ip.weight.dtype)
+        projected = (self.to_k_ip(tokens), self.to_v_ip(tokens))
+        k, v = (y.unflatten(-1, (queries.shape[1], -1)).transpose(1, 2).to(queries) for y in projected)
+        return self.scale * F.scaled_dot_product_attention(queries, k, v)
+
+
+class IPAdapter(Network):
+    """Image features -> image tokens, and the attention to them of each attention block of a Stage C.
+
+    channels: of those blocks, in running order (`attention_channels`); the default fits the released 3.6 B.
+    c_image: width of the image features; c_tokens: of the tokens. image_proj: {name: pooled | patches |
+    resampler, …}, see `image_projections`.
+    """
+
+    image_proj: ImageProjection
+
+    @keeps_config
+    def __init__(
+        self,
+        channels: Sequence[int] = (2048,) * 64,
+        c_image: int = 768,
+        c_tokens: int = 2048,
+        image_proj: Mapping[str, Any] = POOLED,
+    ) -> None:
+        super().__init__()
+        self.image_proj = build_projection(image_proj, c_image, c_tokens)
+        self.ip_adapter = nn.ModuleList(ImageAttention(c_tokens, c) for c in channels)
+        self._attached: list[Attention] = []
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Values start at 0: a fresh adapter changes nothing."""
+        reset_all(self)
+        for attention in self.ip_adapter:
+            nn.init.xavier_uniform_(attention.to_k_ip.weight)
+            nn.init.zeros_(attention.to_v_ip.weight)
+
+    def shard_units(self) -> list[nn.Module]:
+        return [self.image_proj, *self.ip_adapter]
+
+    @property
+    def scale(self) -> float:
+        """The weight of the picture beside the text, 1 as trained; at 0 the network is what it was."""
+        return self.ip_adapter[0].scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        for attention in self.ip_adapter:
+            attention.scale = value
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [B, N, c_image] of pictures -> image tokens [B, M, c_tokens]; of zeros: of no picture."""
+        return self.image_proj(features.to(next(self.image_proj.parameters()).dtype))
+
+    def attach(self, network: nn.Module) -> None:
+        """Let the attention blocks of `network` read image tokens; none of its own weights change.
+
+        ValueError when the blocks have other widths than the adapter was made for, or have an adapter.
+        """
+        blocks = attention_blocks(network)
+        wanted, found = self.config["channels"], attention_channels(network)
+        if found != wanted:
+            raise ValueError(
+                f"ip_adapter: made for {len(wanted)} attention blocks of {sorted(set(wanted))} channels; "
+                f"this network has {len(found)} of {sorted(set(found))}"
+            )
+        if any(block.image_attention is not None for block in blocks):
+            raise ValueError("ip_adapter: the network has an image adapter already; detach that one first")
+        for block, attention in zip(blocks, self.ip_adapter, strict=True):
+            block.image_attention = attention
+        self._attached = blocks
+
+    def detach(self) -> None:
+        """Leave the network as it was before `attach`."""
+        for block in self._attached:
+            block.image_attention = None
+        self._attached = []
+
+
+def attention_blocks(network: nn.Module) -> list[Attention]:
+    """The attention of a network's blocks, in running order."""
+    return [module for module in network.modules() if isinstance(module, Attention)]
+
+
+def attention_channels(network: nn.Module) -> list[int]:
+    """How many channels each of them has."""
+    return [block.channels for block in attention_blocks(network)]
+
+
+def join_tokens(tokens: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """The image tokens [B, M, c] of several pictures as those of one prompt.
+
+    Without weights they stand side by side, [B, sum of M, c], and attention chooses among them. With weights,
+    one per picture, they are summed: [B, M, c]. ValueError unless there are as many weights as pictures.
+    """
+    if weights is None:
+        return torch.cat(list(tokens), dim=1)
+    if len(weights) != len(tokens):
+        raise ValueError(f"weights: expected {len(tokens)}, one per picture, found {len(weights)}")
+    return torch.stack([weight * part for weight, part in zip(weights, tokens, strict=True)]).sum(dim=0)
