@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from inference.adapters import ControlSettings, ImagePromptSettings, LoRASettings, Margins
 from inference.settings import Request, StageSettings, Weights
 
 
@@ -15,7 +16,14 @@ class Config:
     prompts_file: str | None = None
     negative_prompt: str = ""
     image: str | list[str] | None = None
-    strength: float = 0.6
+    strength: float | None = None
+    mask: str | list[str] | None = None
+    margins: Margins = Margins()
+    keep: bool = True
+    edge_px: int | None = None
+    loras: tuple[LoRASettings, ...] = ()
+    controls: tuple[ControlSettings, ...] = ()
+    image_prompt: ImagePromptSettings = ImagePromptSettings()
     num_images: int = 1
     seed: int | list[int] | None = None
     width_px: int | None = None
@@ -68,16 +76,23 @@ def plan(config: Config, random_seed: int) -> list[Request]:
     else:
         first = random_seed if config.seed is None else config.seed
         seeds = [first + i for i in range(config.num_images)]
-    shared = {
-        f.name: getattr(config, f.name) for f in fields(Request) if f.name not in ("prompt", "seed", "image")
-    }
-    images = config.image if isinstance(config.image, list) else [config.image]
+    varied = {"prompt", "seed", "image", "mask"}
+    shared = {f.name: getattr(config, f.name) for f in fields(Request) if f.name not in varied}
     return [
-        Request(prompt=prompt, image=image, seed=seed, **shared)
+        Request(prompt=prompt, image=image, mask=mask, seed=seed, **shared)
         for prompt in read_prompts(config)
-        for image in images
+        for image, mask in read_pictures(config)
         for seed in seeds
     ]
+
+
+def read_pictures(config: Config) -> list[tuple[str | None, str | None]]:
+    """The pictures to start from, each with its mask; one mask serves all pictures."""
+    images = config.image if isinstance(config.image, list) else [config.image]
+    masks = config.mask if isinstance(config.mask, list) else [config.mask] * len(images)
+    if len(masks) != len(images):
+        raise ValueError(f"mask: {len(masks)} for {len(images)} images; expected one, or one for each")
+    return list(zip(images, masks, strict=True))
 
 
 def changed_keys(config: Config) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from inference.networks import Networks
 from inference.settings import Request, Weights
 from inference.sources import checksum
-from inference.tasks import TASKS
+from inference.tasks import task_of
 from modules.schema import bounded, from_plain
 
 
@@ -43,13 +43,13 @@ class Origin:
     device: str
     versions: dict[str, str]
     fingerprints: dict[str, str]  # of the networks' files
-    image_sha256: str | None = None
+    pictures_sha256: dict[str, str] = field(default_factory=dict)  # by setting: image, mask, …
     threads: int = bounded(1, least=1)
     batch: Place = field(default_factory=Place)
 
     def changed(self, now: "Origin") -> list[str]:
-        """What of weights, image, versions, device or number format is no longer as it was here."""
-        keys = ("fingerprints", "image_sha256", "dtype", "device", "versions")
+        """What of weights, pictures, versions, device or number format is no longer as it was here."""
+        keys = ("fingerprints", "pictures_sha256", "dtype", "device", "versions")
         return [key for key in keys if getattr(self, key) != getattr(now, key)]
 
 
@@ -70,8 +70,8 @@ def origin_of(networks: Networks, batch: Sequence[Request], row: int) -> Origin:
         dtype=networks.dtype_name,
         device=networks.device.type,
         versions=versions(),
-        fingerprints=networks.fingerprints(TASKS[request.task].networks),
-        image_sha256=None if request.image is None else checksum(request.image),
+        fingerprints=networks.fingerprints(task_of(request).networks),
+        pictures_sha256={name: checksum(path) for name, path in request.pictures.items()},
         threads=torch.get_num_threads(),
         batch=Place(len(batch), row),
     )

@@ -1,7 +1,6 @@
 """The cascade: pictures out of prompts and pictures."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -11,10 +10,11 @@ from PIL import Image
 from inference.facts import facts_of, origin_of
 from inference.networks import Networks, pick_device
 from inference.pictures import Picture
+from inference.prepare import prepare
 from inference.progress import OnStep, ignore
 from inference.settings import Request, Weights
 from inference.stages import Stages
-from inference.tasks import TASKS, prepare
+from inference.tasks import task_of
 from modules.pictures import to_image
 
 
@@ -76,7 +76,7 @@ class Cascade:
         Raises ValueError or FileNotFoundError for what cannot be made.
         """
         prepared = [prepare(self.stages, request) for request in requests]
-        groups = [list(group) for _, group in groupby(prepared, _shared)]
+        groups = [list(group) for _, group in groupby(prepared, lambda request: request.shared)]
         return [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
 
     def run(self, batches: Sequence[Sequence[Request]], on_step: OnStep = ignore) -> Iterator[Picture]:
@@ -88,9 +88,4 @@ class Cascade:
     @torch.inference_mode()
     def run_batch(self, batch: Sequence[Request], on_step: OnStep = ignore) -> list[Image.Image]:
         """The bare pictures of one prepared batch."""
-        return [to_image(pixels) for pixels in TASKS[batch[0].task].make(self.stages, batch, on_step)]
-
-
-def _shared(request: Request) -> Request:
-    """What all requests of a batch have to agree in."""
-    return replace(request, prompt="", negative_prompt="", seed=0, image=request.image and "")
+        return [to_image(pixels) for pixels in task_of(batch[0]).make(self.stages, batch, on_step)]

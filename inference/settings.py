@@ -5,8 +5,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gdf import RELEASED_SPEC, SamplingSettings
+from inference.adapters import (
+    ControlSettings,
+    ImagePromptSettings,
+    LoRASettings,
+    Margins,
+    named_pictures,
+    without_pictures,
+)
 from inference.sizes import Size
-from modules.schema import nearest
+from modules.schema import convert, nearest
 
 # What the headers of our own files say of a network, for the official files, which have no such header.
 RELEASED_FACTS: dict[str, dict[str, Any]] = {
@@ -52,7 +60,10 @@ class Request:
 
     seed: 0 to 2**63 - 1. width_px, height_px: None takes the model's own size or the given image's. image:
     path of the picture to start from, for the tasks that need one. strength: the noise level t in (0, 1] at
-    which image_to_image starts; 1 keeps nothing of the image.
+    which sampling starts where there is such a picture; 1 keeps nothing of it, None leaves it to the task.
+    mask: path of a picture as large as image, white where inpaint draws anew. margins: what outpaint adds.
+    keep: whether both put the picture's own pixels back where nothing was to be drawn. edge_px: width of the
+    seam there; None is a 64th of the shorter side. The adapters may also be given as plain data.
     """
 
     task: str = "text_to_image"
@@ -62,15 +73,26 @@ class Request:
     width_px: int | None = None
     height_px: int | None = None
     image: str | None = None
-    strength: float = 0.6
+    strength: float | None = None
+    mask: str | None = None
+    margins: Margins = Margins()
+    keep: bool = True
+    edge_px: int | None = None
+    loras: tuple[LoRASettings, ...] = ()
+    controls: tuple[ControlSettings, ...] = ()
+    image_prompt: ImagePromptSettings = ImagePromptSettings()
     stage_c: StageSettings = StageSettings()
     stage_b: StageSettings = StageSettings()
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed: expected a whole number from 0 to 2**63 - 1, found {self.seed}")
-        if not 0 < self.strength <= 1:
+        if self.strength is not None and not 0 < self.strength <= 1:
             raise ValueError(f"strength: expected a number above 0, at most 1, found {self.strength}")
+        if self.edge_px is not None and self.edge_px < 0:
+            raise ValueError(f"edge_px: expected at least 0, found {self.edge_px}")
+        for name, kind in ADAPTERS.items():
+            object.__setattr__(self, name, convert(kind, getattr(self, name), name))
 
     @property
     def size(self) -> Size:
@@ -78,6 +100,29 @@ class Request:
         if self.height_px is None or self.width_px is None:
             raise ValueError("height_px, width_px: not set yet")
         return Size(self.height_px, self.width_px)
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """Paths of all the pictures that this one is made from, by setting."""
+        own = {"image": self.image, "mask": self.mask}
+        given = {name: path for name, path in own.items() if path is not None}
+        return given | dict(named_pictures(self.controls, self.image_prompt))
+
+    @property
+    def shared(self) -> "Request":
+        """What all requests of a batch have to agree in."""
+        controls, prompt = without_pictures(self.controls, self.image_prompt)
+        blank = {"prompt": "", "negative_prompt": "", "seed": 0}
+        pictures = {"image": self.image and "", "mask": self.mask and ""}
+        return replace(self, **blank, **pictures, controls=controls, image_prompt=prompt)
+
+
+ADAPTERS: dict[str, Any] = {
+    "margins": Margins,
+    "loras": tuple[LoRASettings, ...],
+    "controls": tuple[ControlSettings, ...],
+    "image_prompt": ImagePromptSettings,
+}
 
 
 @dataclass(frozen=True)

@@ -37,3 +37,9 @@ def same_area(size: Size, side_px: int) -> Size:
     """The size with the proportions of `size` and the area of a square of side_px."""
     scale = side_px / math.sqrt(size.height * size.width)
     return Size(round(size.height * scale), round(size.width * scale))
+
+
+def near_area(size: Size, side_px: int) -> Size:
+    """The size itself where its area is within a factor of 2 of the square's, else `same_area`."""
+    within = 0.5 <= size.height * size.width / side_px**2 <= 2
+    return size if within else same_area(size, side_px)

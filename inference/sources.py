@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,13 +12,20 @@ from torch import Tensor
 from inference.sizes import Size
 
 
-def open_source(path: str) -> Image.Image:
+class Source(NamedTuple):
+    """Pictures [B, 3, H, W], 0 to 1; and where they are to be drawn anew, [B, 1, H, W]: 1 there, else 0."""
+
+    images: Tensor
+    masks: Tensor | None = None
+
+
+def open_source(path: str, setting: str = "image") -> Image.Image:
     """Read a picture as RGB, upright, transparency on white, 16 bits scaled to 8.
 
-    Raises FileNotFoundError, or ValueError when the file is not a picture, both naming the path.
+    Raises FileNotFoundError, or ValueError when the file is not a picture, both naming setting and path.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"image: {path} does not exist")
+        raise FileNotFoundError(f"{setting}: {path} does not exist")
     try:
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened)
@@ -30,7 +38,7 @@ def open_source(path: str) -> Image.Image:
                 upright = Image.fromarray(levels.round().astype(np.uint8))
             return upright.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image: {path} cannot be read as a picture ({error})") from None
+        raise ValueError(f"{setting}: {path} cannot be read as a picture ({error})") from None
 
 
 def source_size(image: Image.Image) -> Size:

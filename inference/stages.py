@@ -1,7 +1,7 @@
 """The stages of the cascade as functions of latents, conditions and seeds."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,10 @@ from torch import Tensor
 import gdf
 from inference.networks import Networks
 from inference.progress import OnStep, Step
+from inference.sampling import Inputs, Start, sample
 from inference.settings import Request
 from inference.sizes import Size
+from inference.sources import Source
 from modules.conditions import compress, compressor_grid, latent_size, stage_b_inputs, stage_c_inputs
 
 
@@ -32,26 +34,35 @@ class Stages:
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks compute."""
+        return self.networks.device
+
     def sample_c(
         self,
         batch: Sequence[Request],
         on_step: OnStep,
         *,
         images: Tensor | None = None,
-        start: Tensor | None = None,
+        start: Start | None = None,
+        source: Source | None = None,
     ) -> Tensor:
         """Draw compressor latents for the prompts.
 
-        images: pictures whose CLIP embedding is a further condition. start: latents to begin from, at the
-        noise level of the requests' strength, in the place of pure noise.
+        images: pictures whose CLIP embedding is a further condition. start: compressor latents to begin from,
+        at the noise level of the requests' strength, and what of them is kept. source: the requests' own
+        pictures, for ControlNets that are not given any.
         """
         embeds = None if images is None else self._image_embeds(images)
         config = self.networks.peek("stage_c").config
         shape = (len(batch), config["c_in"], *self.grid_c(batch[0].size))
         texts, negatives = self._texts("stage_c", batch)
-        inputs = stage_c_inputs(texts, embeds, config["c_clip_img"])
-        negative_inputs = stage_c_inputs(negatives, None, config["c_clip_img"])
-        return self._sample("stage_c", batch, inputs, negative_inputs, shape, on_step, start)
+        inputs = Inputs(
+            stage_c_inputs(texts, embeds, config["c_clip_img"]),
+            stage_c_inputs(negatives, None, config["c_clip_img"]),
+        )
+        return self._sample("stage_c", batch, lambda _: inputs, shape, on_step, start)
 
     def sample_b(self, batch: Sequence[Request], latents: Tensor, on_step: OnStep) -> Tensor:
         """Draw the Stage A latents of pictures whose compressor latents are given."""
@@ -59,9 +70,8 @@ class Stages:
         sides = [latent_size(side, factor) for side in batch[0].size]
         shape = (len(batch), self.networks.peek("stage_b").config["c_in"], *sides)
         texts, negatives = self._texts("stage_b", batch)
-        inputs = stage_b_inputs(texts, latents)
-        negative_inputs = stage_b_inputs(negatives, torch.zeros_like(latents))
-        return self._sample("stage_b", batch, inputs, negative_inputs, shape, on_step)
+        inputs = Inputs(stage_b_inputs(texts, latents), stage_b_inputs(negatives, torch.zeros_like(latents)))
+        return self._sample("stage_b", batch, lambda _: inputs, shape, on_step)
 
     def decode(self, latents: Tensor, size: Size) -> Tensor:
         """Stage A latents to images, cut to the size where the latents cover a few pixels more."""
@@ -72,14 +82,14 @@ class Stages:
     def encode(self, images: Tensor, *, quantized: bool = False) -> Tensor:
         """Images whose sides Stage A's factor divides to Stage A latents; Stage B draws such, unquantized."""
         with self.networks.use("stage_a") as network:
-            images = images.to(self.networks.device)
+            images = images.to(self.device)
             latents = network.encode(images).latents if quantized else network.encode_unquantized(images)
             return latents.float()
 
     def compress(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """Images, resized to just that many latents, to compressor latents."""
         with self.networks.use("semantic_compressor") as network:
-            return compress(network, images.to(self.networks.device), grid)
+            return compress(network, images.to(self.device), grid)
 
     def preview(self, latents: Tensor) -> Tensor:
         """Compressor latents to small images, eight times the latents' size."""
@@ -103,42 +113,29 @@ class Stages:
 
     def _image_embeds(self, images: Tensor) -> Tensor:
         with self.networks.use_encoder("image_encoder", "stage_c") as encoder:
-            return encoder(images.to(self.networks.device))
+            return encoder(images.to(self.device))
 
     def _sample(
         self,
         stage: str,
         batch: Sequence[Request],
-        inputs: dict[str, Any],
-        negative_inputs: dict[str, Any],
+        inputs_at: Callable[[int], Inputs],
         shape: tuple[int, ...],
         on_step: OnStep,
-        start: Tensor | None = None,
+        start: Start | None = None,
     ) -> Tensor:
         """Run the diffusion of a stage; its arithmetic is float32, the network's its own."""
         settings = self.networks.sampling(stage, getattr(batch[0], stage))
-        device = self.networks.device
-        diffusion = gdf.build(self.networks.facts(stage)["gdf"])
-        generators = [stage_generator(request.seed, stage) for request in batch]
         t_start = 1.0
-        if start is not None:
+        if start is not None and batch[0].strength is not None:
             t_start = batch[0].strength
             # As many steps per noise level as without a start.
             settings = replace(settings, steps=max(1, round(settings.steps * t_start)))
-            t = torch.full((len(batch),), t_start, device=device)
-            start = diffusion.diffuse(start, t=t, shift=settings.shift, generators=generators).noised
+        diffusion = gdf.build(self.networks.facts(stage)["gdf"])
+        generators = [stage_generator(request.seed, stage) for request in batch]
+        noise = gdf.randn(shape, generators, self.device)
         with self.networks.use(stage) as network:
-            sampling = diffusion.sample(
-                network,
-                inputs,
-                shape,
-                generators=generators,
-                unconditional_inputs=negative_inputs,
-                t_start=t_start,
-                x_init=start,
-                device=device,
-                **settings.keywords(),
-            )
-            for step, sampled in enumerate(sampling, start=1):
-                on_step(Step(stage, step, settings.steps, sampled.x0))
-        return sampled.x0
+            steps = sample(network, diffusion, settings, inputs_at, noise, generators, start, t_start)
+            for step, latents in enumerate(steps, start=1):
+                on_step(Step(stage, step, settings.steps, latents))
+        return latents

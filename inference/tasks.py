@@ -1,26 +1,48 @@
 """The tasks: how pictures are made of prompts and pictures, each a chain of stages."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from gdf import RELEASED_SAMPLING
+from inference.masks import latent_masks, put_back
+from inference.originals import originals
 from inference.progress import OnStep
-from inference.settings import Request, StageSettings, one_of
-from inference.sizes import Size, picture_size, same_area
-from inference.sources import fit, open_source, source_size
+from inference.sampling import Start
+from inference.settings import Request, one_of
+from inference.sizes import Size, near_area, same_area
 from inference.stages import Stages
 
+ENLARGED = 2  # by super-resolution
+Make = Callable[[Stages, Sequence[Request], OnStep], Tensor]
 
-class Task(NamedTuple):
-    """make: draws a batch, [B, 3, H, W], 0 to 1. networks: what it needs. takes_image: starts from one."""
 
-    make: Callable[[Stages, Sequence[Request], OnStep], Tensor]
+@dataclass(frozen=True)
+class Task:
+    """A way to make pictures.
+
+    make: draws a batch, [B, 3, H, W], 0 to 1. networks: what it needs. takes_…: what of a request it starts
+    from. size: of the picture, made of the size of the one it starts from and the side of the squares that
+    Stage C was trained with. strength: the noise level at which it starts unless told otherwise.
+    """
+
+    make: Make
     networks: tuple[str, ...]
     takes_image: bool = False
+    takes_mask: bool = False
+    takes_margins: bool = False
+    size: Callable[[Size, int], Size] = same_area
+    strength: float | None = None
+
+
+def unchanged(size: Size, side_px: int) -> Size:
+    """The picture's own size."""
+    return size
+
+
+def enlarged(size: Size, side_px: int) -> Size:
+    """The size that super-resolution makes of the picture's."""
+    return Size(ENLARGED * size.height, ENLARGED * size.width)
 
 
 def text_to_image(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
@@ -30,19 +52,49 @@ def text_to_image(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> 
 
 def image_variation(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
     """As text to image, with the CLIP embedding of a picture as a further condition."""
-    latents = stages.sample_c(batch, on_step, images=_images(batch))
+    latents = stages.sample_c(batch, on_step, images=originals(batch).images)
     return _decode(stages, batch, latents, on_step)
 
 
 def image_to_image(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
     """As text to image, beginning from the noised latents of a picture instead of pure noise."""
-    start = stages.compress(_images(batch), stages.grid_c(batch[0].size))
-    return _decode(stages, batch, stages.sample_c(batch, on_step, start=start), on_step)
+    source = originals(batch)
+    start = Start(stages.compress(source.images, stages.grid_c(batch[0].size)))
+    return _decode(stages, batch, stages.sample_c(batch, on_step, start=start, source=source), on_step)
+
+
+def inpaint(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
+    """Draw the masked part of a picture anew; the latents of the rest are kept, and so are its pixels.
+
+    For outpaint the masked part is what was added to the picture.
+    """
+    source = originals(batch)
+    assert source.masks is not None  # the task takes masks or margins
+    grid = stages.grid_c(batch[0].size)
+    start = Start(stages.compress(source.images, grid), latent_masks(source.masks, grid).to(stages.device))
+    drawn = _decode(stages, batch, stages.sample_c(batch, on_step, start=start, source=source), on_step)
+    return put_back(drawn, source.images, source.masks, batch[0].edge_px) if batch[0].keep else drawn
 
 
 def reconstruct(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
     """A picture's compressor latents, decoded by B and A: what the latents keep of it."""
-    latents = stages.compress(_images(batch), stages.grid_b(batch[0].size))
+    latents = stages.compress(originals(batch).images, stages.grid_b(batch[0].size))
+    return _decode(stages, batch, latents, on_step)
+
+
+def enlarge(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
+    """Stage B draws a picture larger than the one whose compressor latents it is given.
+
+    It was trained on latents of shrunk pictures too, so these are no finer than the small picture is.
+    """
+    small = Size(*(max(1, side // ENLARGED) for side in batch[0].size))
+    images = originals(batch, small).images
+    return _decode(stages, batch, stages.compress(images, stages.grid_b(small)), on_step)
+
+
+def enlarge_with_control(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
+    """Stage C draws the larger picture, led by ControlNets that look at the small one."""
+    latents = stages.sample_c(batch, on_step, source=originals(batch))
     return _decode(stages, batch, latents, on_step)
 
 
@@ -55,52 +107,36 @@ def _decode(stages: Stages, batch: Sequence[Request], latents: Tensor, on_step: 
     return stages.decode(stages.sample_b(batch, latents, on_step), batch[0].size)
 
 
-def _images(batch: Sequence[Request]) -> Tensor:
-    return torch.stack([fit(open_source(request.image or ""), request.size) for request in batch])
-
-
+CASCADE = ("stage_c", "stage_b", "stage_a")
+DECODER = ("semantic_compressor", "stage_b", "stage_a")
 TASKS = {
-    "text_to_image": Task(text_to_image, ("stage_c", "stage_b", "stage_a")),
-    "image_variation": Task(
-        image_variation, ("image_encoder", "stage_c", "stage_b", "stage_a"), takes_image=True
+    "text_to_image": Task(text_to_image, CASCADE),
+    "image_variation": Task(image_variation, ("image_encoder", *CASCADE), takes_image=True),
+    "image_to_image": Task(image_to_image, ("semantic_compressor", *CASCADE), takes_image=True, strength=0.6),
+    "inpaint": Task(
+        inpaint,
+        ("semantic_compressor", *CASCADE),
+        takes_image=True,
+        takes_mask=True,
+        size=near_area,
+        strength=1.0,
     ),
-    "image_to_image": Task(
-        image_to_image, ("semantic_compressor", "stage_c", "stage_b", "stage_a"), takes_image=True
+    "outpaint": Task(
+        inpaint,
+        ("semantic_compressor", *CASCADE),
+        takes_image=True,
+        takes_margins=True,
+        size=near_area,
+        strength=1.0,
     ),
-    "reconstruct": Task(reconstruct, ("semantic_compressor", "stage_b", "stage_a"), takes_image=True),
+    "super_resolution": Task(enlarge, DECODER, takes_image=True, size=enlarged),
+    "reconstruct": Task(reconstruct, DECODER, takes_image=True, size=unchanged),
     "preview": Task(preview, ("stage_c", "previewer")),
 }
-RELEASED_SIZE_PX = 1024
+LED_ENLARGEMENT = Task(enlarge_with_control, CASCADE, takes_image=True, size=enlarged)
 
 
-def prepare(stages: Stages, request: Request) -> Request:
-    """Fill in what a request leaves open, after checking that it can be carried out.
-
-    The size is the one asked for; else the model's own, in the proportions of the picture that is handed in;
-    for a reconstruction, that picture's. Stages that take part get all their settings. Raises
-    ValueError, FileNotFoundError.
-    """
+def task_of(request: Request) -> Task:
+    """What a request asks for; ValueError names the nearest task there is."""
     one_of(request.task, TASKS, "task")
-    task = TASKS[request.task]
-    if task.takes_image != (request.image is not None):
-        needs = "a picture; set image=<path>" if task.takes_image else "no picture; leave image out"
-        raise ValueError(f"image: the task {request.task} takes {needs}")
-    stages.networks.check(task.networks)
-    size = _natural_size(stages, request)
-    size = picture_size(request.height_px, request.width_px, size)
-    return replace(request, height_px=size.height, width_px=size.width, **_settings(stages, request))
-
-
-def _settings(stages: Stages, request: Request) -> dict[str, Any]:
-    """Whole settings of the stages that draw something."""
-    drawing = [name for name in TASKS[request.task].networks if name in RELEASED_SAMPLING]
-    sampling = {stage: stages.networks.sampling(stage, getattr(request, stage)) for stage in drawing}
-    return {stage: StageSettings(**asdict(settings)) for stage, settings in sampling.items()}
-
-
-def _natural_size(stages: Stages, request: Request) -> Size:
-    original = None if request.image is None else source_size(open_source(request.image))
-    if original is not None and request.task == "reconstruct":
-        return original
-    side_px = stages.networks.facts("stage_c").get("image_size_px", RELEASED_SIZE_PX)
-    return Size(side_px, side_px) if original is None else same_area(original, side_px)
+    return LED_ENLARGEMENT if request.task == "super_resolution" and request.controls else TASKS[request.task]

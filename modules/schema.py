@@ -23,8 +23,11 @@ def bounded(default: Any, least: float | None = None, most: float | None = None)
 def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
     """Build dataclass `kind` from a mapping. `where`: the dotted key of the mapping, for messages.
 
-    Raises ConfigError for an unknown key (naming the nearest), a wrong type, a missing or impossible value.
+    A kind with a `shorthand` also takes a text alone, as the entry of that name. Raises ConfigError for an
+    unknown key (naming the nearest), a wrong type, a missing or impossible value.
     """
+    if isinstance(plain, str) and hasattr(kind, "shorthand"):
+        plain = {kind.shorthand: plain}
     if not isinstance(plain, Mapping):
         raise ConfigError(f"{where}: expected settings ({_keys(kind)}), found {plain!r}")
     hints = get_type_hints(kind)
@@ -57,7 +60,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, where)
     if is_dataclass(hint):
-        return from_plain(hint, value, where)  # type: ignore[arg-type]
+        return value if isinstance(value, hint) else from_plain(hint, value, where)  # type: ignore[arg-type]
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{where}: found {value!r}; {nearest(str(value), [str(a) for a in arguments])}")

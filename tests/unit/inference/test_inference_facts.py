@@ -60,7 +60,7 @@ def test_a_changed_image_is_told(tiny_runs: Path, tmp_path: Path) -> None:
     path = write_picture(made[0], tmp_path)
     assert recreate(Config(recreate=str(path)))[1] == "the same pixels"
     Image.effect_noise((32, 32), 90).save(photo)
-    assert recreate(Config(recreate=str(path)))[1] == "the pixels differ; no longer the same: image_sha256"
+    assert recreate(Config(recreate=str(path)))[1] == "the pixels differ; no longer the same: pictures_sha256"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from gdf import SAMPLERS
 from inference import Cascade, Picture, Request, StageSettings, Step
+from inference.originals import originals
 from inference.stages import stage_generator
 
 FAST = {"stage_c": StageSettings(steps=2), "stage_b": StageSettings(steps=2)}
@@ -128,10 +129,8 @@ def test_strength_says_how_much_of_the_image_is_left(cascade: Cascade, photo: st
 
     request = Request(task="image_to_image", image=photo)
     [[request]] = cascade.batches([request], 1)
-    from inference.tasks import _images
-
     with torch.inference_mode():
-        start = cascade.stages.compress(_images([request]), cascade.stages.grid_c(request.size))
+        start = cascade.stages.compress(originals([request]).images, cascade.stages.grid_c(request.size))
     assert (latents(0.125) - start).abs().mean() < 0.5 * (latents(1.0) - start).abs().mean()
 
 
@@ -206,7 +205,8 @@ def test_offload_sends_networks_away(tiny_runs: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"task": "paint"}, "task: found 'paint'; expected one of: image_to_image"),
+        ({"task": "paint"}, "task: found 'paint'; did you mean 'inpaint'?"),
+        ({"task": "x"}, "task: found 'x'; expected one of: image_to_image"),
         ({"task": "reconstruct"}, "image: the task reconstruct takes a picture"),
         ({"image": "x.png"}, "image: the task text_to_image takes no picture"),
         ({"task": "reconstruct", "image": "x.png"}, "x.png does not exist"),
