@@ -1,45 +1,63 @@
 """From a path to a network: which file, which network and size, and its weights, strictly."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from modules.network import Network
-from modules.registry import build
+from modules.registry import NETWORKS, build
 from modules.weights import imagenet
-from modules.weights.files import read_header, read_shapes, read_tensors
-from modules.weights.official import recognise
+from modules.weights.folders import is_component, weights_in_folder
+from modules.weights.parts import ENCODERS, Part, read_parts
 
 
 def find_weights(path: str | Path, name: str, ema: bool = True) -> Path:
-    """The weight file of network `name`.
+    """The weight file of network `name`, or of the encoder text_encoder or image_encoder.
 
-    path: the file itself; or a run's folder, <path>/weights/<name>_ema.safetensors if there is one and `ema`,
-    else <path>/weights/<name>.safetensors; or a folder of runs of which one holds it.
-    FileNotFoundError if there is none, ValueError if several runs hold one.
+    path: the file itself; or a folder that holds one in any way that `weights_in_folder` knows (a run's
+    averaged weights rather than the plain ones if `ema`); or a folder of such folders.
+    FileNotFoundError if there is none, ValueError if several folders hold one.
     """
     path = Path(path)
     if path.is_file():
         return path
-    endings = ("_ema", "") if ema else ("",)
-    folders = [path, *sorted(child for child in path.glob("*/") if child.is_dir())]
-    files = [[folder / "weights" / f"{name}{ending}.safetensors" for ending in endings] for folder in folders]
-    found = [next((file for file in candidates if file.is_file()), None) for candidates in files]
-    if found[0] is not None:
-        return found[0]
-    several = [file for file in found if file is not None]
+    if found := weights_in_folder(path, name, ema):
+        return found
+    folders = sorted(child for child in path.glob("*/") if child.is_dir() and not is_component(child))
+    several = {folder: file for folder in folders if (file := weights_in_folder(folder, name, ema))}
     if len(several) > 1:
-        runs = ", ".join(str(file.parent.parent) for file in several)
-        raise ValueError(f"{path}: several runs hold {name} ({runs}); name one of them")
+        raise ValueError(
+            f"{path}: several runs hold {name} ({', '.join(map(str, several))}); name one of them"
+        )
     if not several:
         raise FileNotFoundError(
             f"{path}: no weights of {name}; expected a file, a run's folder with weights/{name}.safetensors, "
-            "or a folder of such runs"
+            "a diffusers folder, or a folder of such folders"
         )
-    return several[0]
+    return several.popitem()[1]
+
+
+def contents(path: str | Path) -> dict[str, Path]:
+    """What a file or folder holds: the weight file of every network, the folder of every encoder, by name.
+
+    Encoders inside a checkpoint are left out: there is no tokenizer with them. {} if it holds nothing.
+    """
+    path = Path(path)
+    found: dict[str, Path] = {}
+    if path.is_file() or is_component(path):
+        file = find_weights(path, "")
+        found = {name: file for name in read_parts(file)}
+    else:
+        for name in (*NETWORKS, *ENCODERS):
+            with suppress(FileNotFoundError):
+                found[name] = find_weights(path, name)
+    folders = {name: file.parent for name, file in found.items() if name in ENCODERS}
+    return {name: file for name, file in found.items() if name not in ENCODERS} | {
+        name: folder for name, folder in folders.items() if is_component(folder)
+    }
 
 
 def load_network(
@@ -59,42 +77,48 @@ def load_network(
     holds another network, or lacks tensors, or has too many, or of wrong shapes.
     """
     file = find_weights(path, name, ema)
-    found, config = describe(file)
-    if found != name:
-        raise ValueError(f"{file}: expected the network {name}, found {found}")
     if file.suffix == imagenet.ENDING:
         return imagenet.compressor_from_imagenet(file, changes or {}).to(device, dtype)
+    part = pick_part(file, name, ema)
     with torch.device("meta"):
-        network = build(name, {**config, **(changes or {})})
-    tensors = read_tensors(file, device=device, dtype=dtype)
-    check_tensors(file, network.state_dict(), tensors)
+        network = build(name, {**part.config, **(changes or {})})
+    check_tensors(file, network.state_dict(), part.state)
+    tensors = {key: tensor.to(dtype).read().to(device) for key, tensor in part.state.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     return network
 
 
-def describe(file: str | Path) -> tuple[str, dict[str, Any]]:
-    """Name and config of the network in a file: from its header, or recognised in an official file."""
+def describe(file: str | Path, name: str | None = None) -> tuple[str, dict[str, Any]]:
+    """Name and config of the network in a file: from its header, or recognised by its tensors.
+
+    name: the one that is wanted, of a file that holds several; the first if it is not in it.
+    """
     if Path(file).suffix == imagenet.ENDING:
         return "semantic_compressor", {}
-    header = read_header(file)
-    if header:
-        return header["network"], header["config"]
-    try:
-        return recognise(read_shapes(file))
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    parts = read_parts(file)
+    part = parts.get(name or "") or next(iter(parts.values()))
+    return part.name, part.config
 
 
-def check_tensors(file: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise ValueError, naming the first, unless both have the same names and shapes."""
+def pick_part(file: Path, name: str, ema: bool = True) -> Part:
+    """Network `name` of a file; ValueError when it holds only others."""
+    parts = read_parts(file, ema)
+    if name not in parts:
+        raise ValueError(f"{file}: expected the network {name}, found {', '.join(parts)}")
+    return parts[name]
+
+
+def check_tensors(file: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming some, unless both have the same names and shapes."""
     for what, names in (
         ("missing", expected.keys() - found.keys()),
         ("unexpected", found.keys() - expected.keys()),
     ):
         if names:
-            raise ValueError(f"{file}: {len(names)} tensors {what}, such as {min(names)}")
+            few = ", ".join(sorted(names)[:5])
+            raise ValueError(f"{file}: {len(names)} tensors {what}, such as {few}")
     for name, tensor in expected.items():
-        if tensor.shape != found[name].shape:
+        if tuple(tensor.shape) != tuple(found[name].shape):
             raise ValueError(
                 f"{file}: {name}: expected shape {list(tensor.shape)}, found {list(found[name].shape)}"
             )

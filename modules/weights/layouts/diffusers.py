@@ -3,7 +3,7 @@
 Only the attention, Stage A's codebook and Stage B's text mapper have other names there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from modules.levels import per_level
@@ -123,18 +123,19 @@ def config_to_ours(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """What a config of diffusers' says of network `name`; keys that it lacks are left out."""
     if name == "stage_a":
         found = _taken(VQGAN_KEYS, config)
-        return found | ({"scale_factor": RELEASED_SCALE} if found.get("scale_factor") == LEFTOVER_SCALE else {})
+        return found | (
+            {"scale_factor": RELEASED_SCALE} if found.get("scale_factor") == LEFTOVER_SCALE else {}
+        )
     found = _taken(UNET_KEYS | STAGE_KEYS[name], config)
-    pairs: dict[str, tuple[str, Callable[[Any], Any]]] = {
-        "blocks": ("num_layers_per_block", list),
-        "block_repeat": ("blocks_repeat_mappers", list),
-    }
-    for ours, (theirs, kind) in pairs.items():
+    pairs = {"blocks": "num_layers_per_block", "block_repeat": "blocks_repeat_mappers"}
+    for ours, theirs in pairs.items():
         both = [config.get(f"{way}_{theirs}") for way in ("down", "up")]
         if None not in both:
-            found[ours] = [kind(value) for value in both]
+            found[ours] = both
     if "block_types_per_layer" in config:
-        found["level_config"] = ["".join(map(LETTERS.__getitem__, c)) for c in config["block_types_per_layer"]]
+        found["level_config"] = [
+            "".join(map(LETTERS.__getitem__, c)) for c in config["block_types_per_layer"]
+        ]
     return found
 
 

@@ -1,0 +1,69 @@
+"""Where in a folder a network's weights lie: runs, folders of released files, diffusers' pipelines."""
+
+from pathlib import Path
+
+# The folders of diffusers' pipelines (released ones, and the combined one) by what they hold for us.
+COMPONENTS = {
+    "stage_a": ("vqgan",),
+    "stage_b": ("decoder", "decoder_lite"),
+    "stage_c": ("prior", "prior_prior", "prior_lite"),
+    "text_encoder": ("text_encoder", "prior_text_encoder"),
+    "image_encoder": ("image_encoder", "prior_image_encoder"),
+}
+RELEASED_FILES = {
+    "stage_b": ("stage_b", "stage_b_bf16", "stage_b_lite", "stage_b_lite_bf16"),
+    "stage_c": ("stage_c", "stage_c_bf16", "stage_c_lite", "stage_c_lite_bf16"),
+    "semantic_compressor": ("semantic_compressor", "effnet_encoder"),
+}
+WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+
+
+def weights_in_folder(folder: Path, name: str, ema: bool = True) -> Path | None:
+    """The weight file of network or encoder `name` in a folder that holds one in any known way, else None.
+
+    Known are: a component of diffusers' or transformers' (config.json and weights); a pipeline of these; a
+    run's folder; and a folder of files, called as ours or as released.
+    """
+    if is_component(folder):
+        return component_weights(folder)
+    if (folder / "model_index.json").is_file():
+        places = (folder / component for component in COMPONENTS.get(name, ()))
+        return next((file for place in places if (file := component_weights(place))), None)
+    endings = ("_ema", "") if ema else ("",)
+    files = [folder / "weights" / f"{name}{ending}.safetensors" for ending in endings]
+    files += [folder / f"{stem}.safetensors" for stem in RELEASED_FILES.get(name, (name,))]
+    return next((file for file in files if file.is_file()), component_weights(folder / name))
+
+
+def is_component(folder: Path) -> bool:
+    """Whether a folder holds one network or encoder as diffusers and transformers save it."""
+    return (folder / "config.json").is_file()
+
+
+def component_weights(folder: Path) -> Path | None:
+    """The weights in a component's folder: the full ones rather than a variant, one file rather than parts."""
+    files = [
+        file
+        for stem in WEIGHT_STEMS
+        for file in folder.glob(f"{stem}*")
+        if file.name.endswith(".bin") or ".safetensors" in file.name
+    ]
+    whole = [file for file in files if "-of-" not in file.name]
+    return min(whole, key=lambda file: (_is_variant(file), file.suffix == ".json", file.name), default=None)
+
+
+def _is_variant(file: Path) -> bool:
+    """Whether there is more in its name (bf16, say) than name and endings."""
+    known = {*WEIGHT_STEMS, "safetensors", "bin", "index", "json"}
+    return bool(set(file.name.split(".")) - known)
+
+
+def tokenizer_folder(encoder: str | Path) -> Path | None:
+    """Where the tokenizer of a text encoder lies: in its folder, or in the one beside it, as in pipelines."""
+    encoder = Path(encoder)
+    beside = encoder.with_name(encoder.name.replace("text_encoder", "tokenizer"))
+    folders = (encoder, beside)
+    return next(
+        (place for place in folders if any((place / file).is_file() for file in TOKENIZER_FILES)), None
+    )

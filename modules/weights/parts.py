@@ -1,0 +1,95 @@
+"""The networks that a file holds, whatever layout it is in, under our names."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from modules.weights import official
+from modules.weights.folders import tokenizer_folder
+from modules.weights.layouts import clip, comfyui, diffusers
+from modules.weights.lazy import LazyTensor, State
+from modules.weights.sources import open_source
+
+ENCODERS = ("text_encoder", "image_encoder")
+NATIVE = "official"  # the layout of files whose tensors have our names already
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a file.
+
+    name: as in NETWORKS, or one of ENCODERS. config: constructor keywords; of an encoder, transformers' config.
+    facts: what our header says beside those. tokenizer: the folder with a text encoder's tokenizer.
+    """
+
+    name: str
+    config: dict[str, Any]
+    state: dict[str, LazyTensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Path | None = None
+
+
+def read_parts(file: str | Path, ema: bool = True) -> dict[str, Part]:
+    """The networks in a file, by name; nothing of them is read yet but names and shapes.
+
+    Files with a header are taken at its word. Others are recognised by their tensors, and a config.json
+    beside them is believed where it says more. ValueError, one line, for tensors that are not understood.
+    """
+    file = Path(file)
+    source = open_source(file, ema)
+    try:
+        if source.header.get("layout", NATIVE) == NATIVE and "network" in source.header:
+            parts = [part_of(source.header, source.state)]
+        else:
+            headers = source.header.get("parts", {})
+            parts = [identified(group, headers, source.header) for group in comfyui.groups(source.state)]
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    if len(parts) == 1 and not source.header:
+        parts = [believing(parts[0], file.with_name("config.json"))]
+    tokenizer = tokenizer_folder(file.parent)
+    return {p.name: replace(p, tokenizer=tokenizer) if p.name == "text_encoder" else p for p in parts}
+
+
+def part_of(header: Mapping[str, Any], state: State) -> Part:
+    """A network as its header describes it."""
+    facts = {key: value for key, value in header.items() if key not in ("network", "config", "layout")}
+    return Part(header["network"], header["config"], dict(state), facts)
+
+
+def identified(state: State, headers: Mapping[str, Any], header: Mapping[str, Any]) -> Part:
+    """The network with these tensors in some other tool's layout; headers: of several, by name."""
+    name, config, state = recognised(state)
+    own = headers.get(name, header)
+    return part_of(own, state) if "network" in own else Part(name, config, dict(state))
+
+
+def recognised(state: State) -> tuple[str, dict[str, Any], State]:
+    """Name, config and tensors, under our names, of a network; ValueError if it is none of ours."""
+    encoder = clip.to_ours(state)
+    if found := clip.recognise(shapes_of(encoder)):
+        return *found, encoder
+    ours = diffusers.to_ours(state)
+    try:
+        name, config = official.recognise(shapes_of(ours))
+    except KeyError as error:
+        raise ValueError(f"tensor {error} is missing") from None
+    return name, config, ours
+
+
+def shapes_of(state: State) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def believing(part: Part, file: Path) -> Part:
+    """The part with what the config.json of a diffusers or transformers folder says of it."""
+    if not file.is_file():
+        return part
+    found = json.loads(file.read_text())
+    if part.name in ENCODERS:
+        return Part(part.name, found, part.state)
+    if found.get("_class_name", "").lower() != diffusers.CLASSES.get(part.name, "").lower():
+        return part
+    return Part(part.name, part.config | diffusers.config_to_ours(part.name, found), part.state)
