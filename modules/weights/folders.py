@@ -42,7 +42,7 @@ def is_component(folder: Path) -> bool:
 
 
 def component_weights(folder: Path) -> Path | None:
-    """The weights in a component's folder: the full ones rather than a variant, one file rather than parts."""
+    """The weights in a component's folder: rather the full ones than a variant, one file than several."""
     files = [
         file
         for stem in WEIGHT_STEMS
@@ -63,7 +63,7 @@ def tokenizer_folder(encoder: str | Path) -> Path | None:
     """Where the tokenizer of a text encoder lies: in its folder, or in the one beside it, as in pipelines."""
     encoder = Path(encoder)
     beside = encoder.with_name(encoder.name.replace("text_encoder", "tokenizer"))
-    folders = (encoder, beside)
-    return next(
-        (place for place in folders if any((place / file).is_file() for file in TOKENIZER_FILES)), None
-    )
+    for folder in (encoder, beside):
+        if any((folder / file).is_file() for file in TOKENIZER_FILES):
+            return folder
+    return None

@@ -29,9 +29,8 @@ def find_weights(path: str | Path, name: str, ema: bool = True) -> Path:
     folders = sorted(child for child in path.glob("*/") if child.is_dir() and not is_component(child))
     several = {folder: file for folder in folders if (file := weights_in_folder(folder, name, ema))}
     if len(several) > 1:
-        raise ValueError(
-            f"{path}: several runs hold {name} ({', '.join(map(str, several))}); name one of them"
-        )
+        places = ", ".join(map(str, several))
+        raise ValueError(f"{path}: several runs hold {name} ({places}); name one of them")
     if not several:
         raise FileNotFoundError(
             f"{path}: no weights of {name}; expected a file, a run's folder with weights/{name}.safetensors, "

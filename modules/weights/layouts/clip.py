@@ -102,11 +102,10 @@ def image_config(shapes: Shapes) -> dict[str, Any]:
 
 def common_config(shapes: Shapes, prefix: str, width: int) -> dict[str, Any]:
     layers = f"{prefix}.encoder.layers."
+    numbers = {name.removeprefix(layers).split(".")[0] for name in shapes if name.startswith(layers)}
     return {
         "hidden_size": width,
-        "num_hidden_layers": len(
-            {name[len(layers) :].split(".")[0] for name in shapes if name.startswith(layers)}
-        ),
+        "num_hidden_layers": len(numbers),
         "num_attention_heads": max(1, width // HEAD_CHANNELS),
         "intermediate_size": shapes[f"{layers}0.mlp.fc1.weight"][0],
     }

@@ -56,9 +56,8 @@ def decoders(state: State) -> list[dict[str, LazyTensor]]:
         {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         for prefix in (COMPRESSOR, PREVIEWER)
     ]
-    both = state and all(
-        name.startswith((COMPRESSOR + "backbone.", COMPRESSOR + "mapper.", PREVIEWER)) for name in state
-    )
+    known = (COMPRESSOR + "backbone.", COMPRESSOR + "mapper.", PREVIEWER)
+    both = state and all(name.startswith(known) for name in state)
     return [half for half in (halves if both else [state]) if half]
 
 

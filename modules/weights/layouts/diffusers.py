@@ -123,9 +123,8 @@ def config_to_ours(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """What a config of diffusers' says of network `name`; keys that it lacks are left out."""
     if name == "stage_a":
         found = _taken(VQGAN_KEYS, config)
-        return found | (
-            {"scale_factor": RELEASED_SCALE} if found.get("scale_factor") == LEFTOVER_SCALE else {}
-        )
+        leftover = found.get("scale_factor") == LEFTOVER_SCALE
+        return {**found, "scale_factor": RELEASED_SCALE} if leftover else found
     found = _taken(UNET_KEYS | STAGE_KEYS[name], config)
     pairs = {"blocks": "num_layers_per_block", "block_repeat": "blocks_repeat_mappers"}
     for ours, theirs in pairs.items():
@@ -133,9 +132,8 @@ def config_to_ours(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if None not in both:
             found[ours] = both
     if "block_types_per_layer" in config:
-        found["level_config"] = [
-            "".join(map(LETTERS.__getitem__, c)) for c in config["block_types_per_layer"]
-        ]
+        kinds = config["block_types_per_layer"]
+        found["level_config"] = ["".join(LETTERS[kind] for kind in level) for level in kinds]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Query, key and value projections: one packed tensor in the official files, three in those of other tools."""
+"""Query, key and value projections: packed in the official files, three tensors in those of other tools."""
 
 import re
 
