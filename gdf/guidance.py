@@ -44,8 +44,8 @@ class Guidance:
             return noisy * t + clean * (1 - t)
         return self.cfg
 
-    def combine(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """The guided prediction [B, ...] from two of the same shape."""
+    def combine(self, conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
+        """The guided prediction [B, ...] from two of the same shape; scale: one, or [B, 1, ...]."""
         guided = unconditional + scale * (conditional - unconditional)
         if self.cfg_rho == 0:
             return guided

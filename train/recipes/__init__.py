@@ -5,6 +5,7 @@ from collections.abc import Callable
 from modules.schema import ConfigError, nearest
 from train.config import Config
 from train.recipe import Recipe
+from train.recipes.lcm import LCMRecipe
 from train.recipes.previewer import PreviewerRecipe
 from train.recipes.stage_a import StageARecipe
 from train.recipes.stage_b import StageBRecipe
@@ -15,6 +16,7 @@ RECIPES: dict[str, Callable[[Config], Recipe]] = {
     "stage_b": StageBRecipe,
     "stage_c": StageCRecipe,
     "previewer": PreviewerRecipe,
+    "lcm": LCMRecipe,
 }
 
 

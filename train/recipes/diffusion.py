@@ -1,6 +1,6 @@
 """What the recipes that train a diffusion network offer to those that wrap one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -42,6 +42,8 @@ class DiffusionRecipe(Recipe, Protocol):
 
     network_name: str
     """By which the network is stored: stage_b or stage_c."""
+    learning: tuple[str, ...]
+    """Names of the networks that learn."""
     objective: DiffusionObjective
     encoders: Encoders
     extra: ExtraConditions
@@ -53,3 +55,6 @@ class DiffusionRecipe(Recipe, Protocol):
 
     def example(self, batch: Batch, rng: StepRng) -> Example:
         """A micro-batch as `loss` uses it, some of its conditions dropped."""
+
+    def unconditional(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
+        """The same conditions, without `extra`, of pictures of which nothing is said."""

@@ -4,6 +4,7 @@ The semantic compressor learns along with it (or is frozen): what Stage B needs 
 what the compressor learns to keep.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ class StageBRecipe:
         conditions = self._conditions(captions, effnet) | self.extra(batch, rng, True).conditional
         return Example(latents, conditions, self._noise(latents, rng))
 
+    def unconditional(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
+        effnet = conditions["effnet"]
+        return self._conditions([""] * len(effnet), torch.zeros_like(effnet))
+
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         latents, conditions, noise = self.example(batch, rng)
         return self.objective.loss(self.stage_b, latents, conditions, rng, noise)
@@ -113,8 +118,7 @@ class StageBRecipe:
             effnet = self._compress(images)
             extra = self.extra(batch, rng, False)
             conditions = self._conditions(batch["captions"], effnet) | extra.conditional
-            unconditional = self._conditions([""] * len(images), torch.zeros_like(effnet))
-            unconditional |= extra.unconditional
+            unconditional = self.unconditional(conditions) | extra.unconditional
             noise = self._noise(latents, rng)
             sheet = self.objective.sheet(self.stage_b, latents, conditions, unconditional, rng, noise)
         rows = {label: self.stage_a.decode(row).float().clamp(0, 1) for label, row in sheet._asdict().items()}

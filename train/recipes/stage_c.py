@@ -1,5 +1,6 @@
 """Stage C: a diffusion over the frozen compressor's latents, given text and, now and then, a picture."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,9 @@ class StageCRecipe:
         conditions |= self.extra(batch, rng, True).conditional
         return Example(self._compress(images), conditions)
 
+    def unconditional(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
+        return self._inputs(self.encoders.text([""] * len(conditions["clip_text"])))
+
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         latents, conditions, noise = self.example(batch, rng)
         return self.objective.loss(self.stage_c, latents, conditions, rng, noise)
@@ -105,7 +109,7 @@ class StageCRecipe:
         text, empty = self.encoders.text(batch["captions"]), self.encoders.text([""] * len(images))
         extra = self.extra(batch, rng, False)
         inputs = self._inputs(text) | extra.conditional
-        unconditional = self._inputs(empty) | extra.unconditional
+        unconditional = self.unconditional(inputs) | extra.unconditional
         with evaluating(self.stage_c):
             sheet = self.objective.sheet(self.stage_c, self._compress(images), inputs, unconditional, rng)
         rows = {"original": images}
