@@ -12,7 +12,15 @@ from gdf import RELEASED_SAMPLING, SamplingSettings
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
 from modules.encoders import ImageEncoder, TextEncoder
 from modules.schema import from_plain
-from modules.weights import describe, find_weights, fingerprint, load_network, read_header
+from modules.weights import (
+    describe,
+    encoder_folder,
+    find_weights,
+    fingerprint,
+    folder_around,
+    load_network,
+    read_header,
+)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -58,10 +66,10 @@ class Networks:
         """What the file's header says of the network; for an official file, what was released with it."""
         if name not in self._facts:
             path = self.path(name)
-            found, _ = describe(path)
+            found, _ = describe(path, name)
             if found != name:
                 raise ValueError(f"{name}: {path} holds the network {found}")
-            self._facts[name] = read_header(path) or RELEASED_FACTS.get(name, {})
+            self._facts[name] = RELEASED_FACTS.get(name, {}) | read_header(path, name)
         return self._facts[name]
 
     def sampling(self, stage: str, chosen: StageSettings) -> SamplingSettings:
@@ -76,15 +84,16 @@ class Networks:
 
         Raises FileNotFoundError when neither is known.
         """
+        beside = folder_around(self.path(stage))
         source = self.weights.given().get(encoder) or self.facts(stage).get(encoder)
+        source = source or encoder_folder(beside, encoder)
         if source is None:
             raise FileNotFoundError(
                 f"{encoder}: {self.path(stage)} names none; set weights.{encoder}=<folder or hub name> "
                 f"(the released models use {RELEASED_ENCODERS[encoder]})"
             )
         # An encoder that was made from a config lies in the stage's run.
-        beside = self.path(stage).parent.parent / source
-        return str(beside if beside.is_dir() else source)
+        return str(beside / source if (beside / source).is_dir() else source)
 
     def check(self, names: Iterable[str]) -> None:
         """Raise FileNotFoundError unless all of these networks, and the encoders they need, are known."""

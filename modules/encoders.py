@@ -4,11 +4,10 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from tokenizers import pre_tokenizers
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -22,10 +21,11 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from modules.conditions import TextFeatures
+from modules.tokenizer import make_tokenizer, token_id, with_tokens
+from modules.weights.folders import encoder_folder, tokenizer_folder
 
 disable_progress_bar()  # one bar per run is enough, and it is not this one
 
-START, END = "<|startoftext|>", "<|endoftext|>"
 # A fresh CLIP's token embeddings (deviation 0.02) drown in what its random attention adds: of the variance of
 # its hidden states 42 % come from the token itself, with this factor 96 %.
 WORD_GAIN = 50.0
@@ -53,8 +53,9 @@ class TextEncoder(nn.Module):
         super().__init__()
         check_origin("text_encoder", source, config)
         if source is not None:
+            source = str(encoder_folder(source, "text_encoder") or source)
             self.model = load(CLIPTextModelWithProjection, source, "text_encoder")
-            self.tokenizer = load(CLIPTokenizer, source, "text_encoder")
+            self.tokenizer = load(CLIPTokenizer, str(tokenizer_folder(source) or source), "text_encoder")
         else:
             self.tokenizer = make_tokenizer(words)
             ids = {
@@ -71,6 +72,12 @@ class TextEncoder(nn.Module):
         positions = self.model.config.max_position_embeddings
         self.max_length = min(max_length, positions, self.tokenizer.model_max_length)
         self.tokenizer.model_max_length = self.max_length
+        # Early configs of CLIP name a wrong end token; the pooled state is then taken where the largest id
+        # stands, which would be that of an added token.
+        self.model.text_model.eos_token_id = self.tokenizer.eos_token_id
+        self._own_tokenizer = self.tokenizer
+        self._added: list[str] = []
+        self.added_ids: dict[str, int] = {}
 
     def forward(self, captions: list[str]) -> TextFeatures:
         """Any number of captions, the empty one included; longer ones than max_length are cut."""
@@ -78,9 +85,45 @@ class TextEncoder(nn.Module):
         result = self.model(**batch.to(self.model.device), output_hidden_states=True)
         return TextFeatures(result.hidden_states[-1], result.text_embeds[:, None])
 
+    @property
+    def token_table(self) -> nn.Embedding:
+        """The embeddings of the tokens; those added last."""
+        return self.model.get_input_embeddings()
+
+    def add_tokens(self, texts: Sequence[str]) -> None:
+        """From now on each text is one token, with a row of zeros in the table where it was none before.
+
+        `added_ids` has their ids, which may change when others are removed. ValueError, with nothing changed,
+        for a text that cannot be a token.
+        """
+        self._use_tokens([*self._added, *texts])
+
+    def remove_tokens(self, texts: Sequence[str]) -> None:
+        """Take back one `add_tokens` of these texts."""
+        left = list(self._added)
+        for text in texts:
+            left.remove(text)
+        self._use_tokens(left)
+
+    @torch.no_grad()
+    def _use_tokens(self, texts: list[str]) -> None:
+        self.tokenizer = with_tokens(self._own_tokenizer, texts)
+        self._added = texts
+        self.added_ids = {text: cast(int, token_id(self.tokenizer, text)) for text in texts}
+        table, num_own = self.token_table, self.model.config.vocab_size
+        num_rows = max(num_own, len(self.tokenizer))
+        if num_rows != table.num_embeddings:
+            rows = table.weight.new_zeros(num_rows, table.embedding_dim)
+            rows[:num_own] = table.weight[:num_own]
+            table.weight = nn.Parameter(rows, requires_grad=table.weight.requires_grad)
+            table.num_embeddings = num_rows
+
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `TextEncoder(source=folder)` reads back exactly."""
+        """Write a folder that `TextEncoder(source=folder)` reads back exactly, without added tokens."""
+        added = self._added
+        self._use_tokens([])
         save_whole(folder, self.model, self.tokenizer)
+        self._use_tokens(added)
 
 
 class ImageEncoder(nn.Module):
@@ -96,6 +139,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         check_origin("image_encoder", source, config)
         if source is not None:
+            source = str(encoder_folder(source, "image_encoder") or source)
             self.model = load(CLIPVisionModelWithProjection, source, "image_encoder")
         else:
             settings = make_config(CLIPVisionConfig, config or {}, "image_encoder")
@@ -112,6 +156,10 @@ class ImageEncoder(nn.Module):
         """
         result = self.model(pixel_values=self._pixels(images), output_hidden_states=True)
         return result.hidden_states[-2]
+
+    def features(self, images: Tensor, kind: str) -> Tensor:
+        """The `pooled` embeddings or the `patches`."""
+        return self.patches(images) if kind == "patches" else self(images)
 
     def _pixels(self, images: Tensor) -> Tensor:
         """The middle square of the pictures, their shorter side resized to the encoder's input size."""
@@ -173,48 +221,3 @@ def save_whole(folder: str | Path, *parts: Any) -> None:
         part.save_pretrained(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.replace(folder)
-
-
-def make_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
-    """A byte-pair tokenizer in CLIP's manner in which each word is one token.
-
-    ValueError for what CLIP splits before it looks at letters: several words, or letters beside digits.
-    """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    ranks: dict[tuple[str, str], int] = {}
-    for word in words:
-        # A new merge ranks after all others, so it cannot take apart a word that is already one token.
-        while len(parts := merge(word_symbols(word), ranks)) > 1:
-            ranks[parts[0], parts[1]] = len(ranks)
-    merged = ["".join(pair) for pair in ranks]
-    tokens = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *merged, START, END]
-    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    pairs: Any = list(ranks)  # taken as pairs, though declared as lines of text
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=pairs)
-    for word in words:
-        if len(tokenizer(word).input_ids) != 3:
-            raise ValueError(f"text_encoder.words: {word!r} is not one word to CLIP's tokenizer")
-    return tokenizer
-
-
-def word_symbols(word: str) -> list[str]:
-    """A word's bytes as the letters of byte-level BPE, the last one marked as the word's end."""
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    symbols = list(level.pre_tokenize_str(word.lower())[0][0]) if word else []
-    return [*symbols[:-1], *(symbol + "</w>" for symbol in symbols[-1:])]
-
-
-def merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
-    """Join neighbours, the pair of the lowest rank first, until no pair is known (Sennrich et al. 2016)."""
-    while len(symbols) > 1:
-        best = min(zip(symbols, symbols[1:], strict=False), key=lambda pair: ranks.get(pair, len(ranks)))
-        if best not in ranks:
-            break
-        joined: list[str] = []
-        for symbol in symbols:
-            if joined and (joined[-1], symbol) == best:
-                joined[-1] += symbol
-            else:
-                joined.append(symbol)
-        symbols = joined
-    return symbols

@@ -59,6 +59,18 @@ def _is_variant(file: Path) -> bool:
     return bool(set(file.name.split(".")) - known)
 
 
+def encoder_folder(source: str | Path, name: str) -> Path | None:
+    """The folder of encoder `name` in a folder as in `weights_in_folder`; None where there is none."""
+    file = weights_in_folder(Path(source), name)
+    return file.parent if file else None
+
+
+def folder_around(file: Path) -> Path:
+    """The folder that holds what belongs to a weight file: its run, its pipeline, or its own folder."""
+    inside = is_component(file.parent) or file.parent.name == "weights"
+    return file.parent.parent if inside else file.parent
+
+
 def tokenizer_folder(encoder: str | Path) -> Path | None:
     """Where the tokenizer of a text encoder lies: in its folder, or in the one beside it, as in pipelines."""
     encoder = Path(encoder)

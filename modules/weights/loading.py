@@ -10,7 +10,7 @@ import torch
 from modules.network import Network
 from modules.registry import NETWORKS, build
 from modules.weights import imagenet
-from modules.weights.folders import is_component, weights_in_folder
+from modules.weights.folders import encoder_folder, folder_around, is_component, weights_in_folder
 from modules.weights.parts import ENCODERS, Part, read_parts
 
 
@@ -18,8 +18,9 @@ def find_weights(path: str | Path, name: str, ema: bool = True) -> Path:
     """The weight file of network `name`, or of the encoder text_encoder or image_encoder.
 
     path: the file itself; or a folder that holds one in any way that `weights_in_folder` knows (a run's
-    averaged weights rather than the plain ones if `ema`); or a folder of such folders.
-    FileNotFoundError if there is none, ValueError if several folders hold one.
+    averaged weights rather than the plain ones if `ema`); or a folder of such folders, of which the one with
+    the network's name counts first (others may hold what was made of it, a distilled student, say).
+    FileNotFoundError if there is none, ValueError if several others hold one.
     """
     path = Path(path)
     if path.is_file():
@@ -28,6 +29,8 @@ def find_weights(path: str | Path, name: str, ema: bool = True) -> Path:
         return found
     folders = sorted(child for child in path.glob("*/") if child.is_dir() and not is_component(child))
     several = {folder: file for folder in folders if (file := weights_in_folder(folder, name, ema))}
+    if path / name in several:
+        return several[path / name]
     if len(several) > 1:
         places = ", ".join(map(str, several))
         raise ValueError(f"{path}: several runs hold {name} ({places}); name one of them")
@@ -45,18 +48,22 @@ def contents(path: str | Path) -> dict[str, Path]:
     Encoders inside a checkpoint are left out: there is no tokenizer with them. {} if it holds nothing.
     """
     path = Path(path)
-    found: dict[str, Path] = {}
-    if path.is_file() or is_component(path):
+    if path.is_file():
+        return {name: path for name in read_parts(path) if name in NETWORKS}
+    if is_component(path):
         file = find_weights(path, "")
-        found = {name: file for name in read_parts(file)}
-    else:
-        for name in (*NETWORKS, *ENCODERS):
-            with suppress(FileNotFoundError):
-                found[name] = find_weights(path, name)
-    folders = {name: file.parent for name, file in found.items() if name in ENCODERS}
-    return {name: file for name, file in found.items() if name not in ENCODERS} | {
-        name: folder for name, folder in folders.items() if is_component(folder)
-    }
+        return {name: path if name in ENCODERS else file for name in read_parts(file)}
+    found: dict[str, Path] = {}
+    for name in NETWORKS:
+        with suppress(FileNotFoundError):
+            found[name] = find_weights(path, name)
+    # Of several runs' encoders, Stage C's.
+    around = [folder_around(found[stage]) for stage in ("stage_c", "stage_b") if stage in found]
+    for name in ENCODERS:
+        folders = (encoder_folder(folder, name) for folder in (*around, path))
+        if folder := next(filter(None, folders), None):
+            found[name] = folder
+    return found
 
 
 def load_network(

@@ -20,8 +20,8 @@ NATIVE = "official"  # the layout of files whose tensors have our names already
 class Part:
     """One network of a file.
 
-    name: as in NETWORKS, or one of ENCODERS. config: constructor keywords, or transformers'
-    config of an encoder. facts: what our header says beside those. tokenizer: the folder with a text encoder's tokenizer.
+    name: as in NETWORKS, or one of ENCODERS. config: constructor keywords, or transformers' config of an
+    encoder. facts: what our header says beside those. tokenizer: the folder of a text encoder's tokenizer.
     """
 
     name: str
