@@ -18,8 +18,8 @@ ROOMS = {
 # library -> the files (or folders, with a slash at the end) that may import it; rooms not named here may not
 OWNERS = {
     "torchvision": ("modules/semantic_compressor.py",),
-    "transformers": ("modules/encoders.py",),
-    "tokenizers": ("modules/encoders.py",),
+    "transformers": ("modules/encoders.py", "modules/tokenizer.py"),
+    "tokenizers": ("modules/tokenizer.py",),
     "safetensors": ("modules/weights/",),
     "webdataset": (),  # a peer of the tests; shards are read and written by dataset_tools itself
     "hydra": ("train/__main__.py", "inference/__main__.py"),

@@ -19,7 +19,7 @@ from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import Scene, all_scenes, draw
 from dataset_tools.shards import ShardLimits, ShardWriter
 from inference import Picture
-from modules.encoders import make_tokenizer
+from modules.tokenizer import make_tokenizer
 from scripts import evaluate as evaluation
 from scripts.scores import clip_score, fid, score_pairs, score_prompts
 
