@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.oracle.network_cases import FOLDER, is_blocks, is_lora, is_network, metadata
-from tests.oracle.test_oracle_adapters import is_filters, is_retoken, is_saliency
+from tests.oracle.test_oracle_adapters import is_filters, is_saliency
 from tests.oracle.test_oracle_manifests import is_summary
+from tests.oracle.test_oracle_tokens import is_retoken
 
 pytestmark = pytest.mark.oracle
 
@@ -30,7 +31,7 @@ BY_METADATA: list[tuple[Callable[[dict[str, str]], bool], str]] = [
     (is_network, "test_oracle_networks"),
     (is_lora, "test_oracle_adapters"),
     (is_blocks, "test_oracle_networks"),
-    (is_retoken, "test_oracle_adapters"),
+    (is_retoken, "test_oracle_tokens"),
     (is_saliency, "test_oracle_adapters"),
     (is_filters, "test_oracle_adapters"),
     (names_its_spec, "test_oracle_gdf"),
