@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from modules.adapters.layers import adaptable_layers, choose, find, weight_shape
-from modules.adapters.low_rank import low_rank_difference
 from modules.adapters.lora_layer import LoRALayer
 from modules.adapters.lora_state import PREFIXES, Factors, LoRAState
+from modules.adapters.low_rank import low_rank_difference
+from modules.adapters.official_names import name_layers
 from modules.network import Network, keeps_config
 
 DORA = {False: None, True: 0, "output": 0, "input": 1}  # the axis that has magnitudes
@@ -74,13 +75,15 @@ class LoRA(Network):
     def from_state(cls, state: LoRAState, network: nn.Module, part: str = "unet") -> "LoRA":
         """The LoRA that a file holds, for this network, on its device; its tokens are `TrainedTokens`' part.
 
-        ValueError for a layer that the network does not have, or that has other sizes.
+        ValueError for layers that the network does not have or whose sizes differ, or when there are none.
         """
-        found = adaptable_layers(network)
+        found, state = adaptable_layers(network), name_layers(state, network)
         factors = {
             name: fitted(name, item, weight_shape(find(found, name)))
             for name, item in state.parts[part].items()
         }
+        if not factors:
+            raise ValueError(f"LoRA: it changes no layer of the {part.replace('_', ' ')}")
         norms_of = state.facts.get("norms_of", "patched")
         device = next(network.parameters()).device
         with torch.device("meta"):
@@ -108,7 +111,21 @@ class LoRA(Network):
                 layers[name] = factors
         if not layers:
             raise ValueError("LoRA: the two networks do not differ in any of the chosen layers")
-        return cls.from_state(LoRAState(parts={"unet": layers}), base)
+        state = LoRAState()
+        state.parts["unet"].update(layers)
+        return cls.from_state(state, base)
+
+    def to_state(self, facts: Mapping[str, Any]) -> LoRAState:
+        """What `write_lora` writes, with the trained tokens; the tensors are shared. facts: plain data."""
+        state = LoRAState(facts=dict(facts))
+        for name, layer in self.layers.items():
+            state.parts[self.config["part"]][name] = layer.factors()
+            if layer.dora_scale is not None:
+                state.facts["norms_of"] = layer.norms_of
+        if self.bundle_emb is not None:
+            for key, vectors in self.bundle_emb.state_dict().items():
+                state.tokens[key.removesuffix(".clip_g")] = vectors
+        return state
 
     def init_weights(self) -> None:
         for layer in self.layers.values():

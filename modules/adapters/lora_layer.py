@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from modules.adapters.lora_state import Factors
+
 SMALLEST_NORM = 1e-12  # of a weight that is all zeros, as a fresh output layer's
 
 
@@ -65,6 +67,11 @@ class LoRALayer(nn.Module):
     def scale(self) -> Tensor:
         """alpha / rank: a tensor without dimensions."""
         return self.alpha / self.rank
+
+    def factors(self) -> Factors:
+        """The tensors, detached."""
+        magnitude = None if self.dora_scale is None else self.dora_scale.detach()
+        return Factors(self.lora_down.weight.detach(), self.lora_up.weight.detach(), self.alpha, magnitude)
 
     @torch.no_grad()
     def take_magnitude(self, weight: Tensor) -> None:

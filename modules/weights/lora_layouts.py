@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modules.adapters.lora_state import Factors, LoRAState
+from modules.adapters.lora_state import Factors, LoRAState, split_projections
 from modules.weights import lora_names
 
 Tensors = dict[str, Tensor]
@@ -18,7 +18,8 @@ class Layout(NamedTuple):
 
     flat: dots become underscores. spell: how attention's projections are called. ends: how the names of
     down, up and DoRA's magnitudes end. alpha: whether it is written ("kept"), multiplied into up
-    ("folded"), or only stands in peft's metadata ("metadata").
+    ("folded"), or only stands in peft's metadata ("metadata"). depthwise: how convolutions of single channels
+    are held: as all others ("plain"), with a whole weight in every rank of down ("whole"), or not at all.
     """
 
     unet: str
@@ -27,6 +28,7 @@ class Layout(NamedTuple):
     spell: Callable[[str], str] = str
     ends: tuple[str, str, str] = (".lora_down.weight", ".lora_up.weight", ".dora_scale")
     alpha: str = "kept"
+    depthwise: str = "plain"
 
 
 AB = (".lora_A.weight", ".lora_B.weight", ".dora_scale")
@@ -35,13 +37,15 @@ THEIRS, NUMBERED = lora_names.diffusers_attention, lora_names.numbered_attention
 LAYOUTS = {
     "comfyui": Layout("diffusion_model.", "text_encoders.clip_g.transformer."),
     "kohya": Layout("lora_unet_", "lora_te_", flat=True),
-    "peft": Layout("", None, spell=THEIRS, ends=PEFT, alpha="metadata"),
-    "diffusers": Layout("prior.", "text_encoder.", spell=THEIRS, ends=PEFT, alpha="metadata"),
-    "onetrainer_legacy": Layout("lora_prior_unet_", "lora_prior_te_", flat=True),
-    "onetrainer_kohya": Layout("lora_unet_", "lora_te_", flat=True, spell=NUMBERED),
-    "onetrainer_diffusers": Layout("prior.", "text_encoder.", spell=THEIRS, ends=AB, alpha="folded"),
-    "onetrainer_original": Layout("", None, spell=NUMBERED, ends=AB),
-    "onetrainer_comfy": Layout("diffusion_model.", None, spell=NUMBERED, ends=AB),
+    "peft": Layout("", None, spell=THEIRS, ends=PEFT, alpha="metadata", depthwise=""),
+    "diffusers": Layout("prior.", "text_encoder.", spell=THEIRS, ends=PEFT, alpha="metadata", depthwise=""),
+    "onetrainer_legacy": Layout("lora_prior_unet_", "lora_prior_te_", flat=True, depthwise="whole"),
+    "onetrainer_kohya": Layout("lora_unet_", "lora_te_", flat=True, spell=NUMBERED, depthwise="whole"),
+    "onetrainer_diffusers": Layout(
+        "prior.", "text_encoder.", spell=THEIRS, ends=AB, alpha="folded", depthwise="whole"
+    ),
+    "onetrainer_original": Layout("", None, spell=NUMBERED, ends=AB, depthwise="whole"),
+    "onetrainer_comfy": Layout("diffusion_model.", None, spell=NUMBERED, ends=AB, depthwise="whole"),
 }
 ENDS = {
     "down": r"\.lora_down\.weight|\.lora_A(\.default)?\.weight|[._]lora\.down\.weight",
@@ -70,7 +74,7 @@ def read_named(tensors: Mapping[str, Tensor]) -> tuple[LoRAState, list[str]]:
             unknown.append(key)
     for (part, name), leaves in found.items():
         if {"down", "up"} <= leaves.keys():
-            state.parts[part].update(split(name, Factors(**leaves)))
+            state.parts[part].update(split_projections(name, Factors(**leaves)))
         else:
             unknown.append(name)
     return state, unknown
@@ -85,26 +89,6 @@ def find_place(key: str) -> tuple[str, str, str] | None:
     return None
 
 
-def split(name: str, factors: Factors) -> dict[str, Factors]:
-    """Factors by layer: those of queries, keys and values that lie in one tensor are taken apart.
-
-    The three share `down`. ValueError when they also share magnitudes, which cannot be taken apart.
-    """
-    if not name.endswith("attn.in_proj"):
-        return {name: factors}
-    rows = len(factors.up)
-    magnitudes: list[Tensor | None] = [None] * 3
-    if factors.dora_scale is not None:
-        if factors.dora_scale.shape[0] != rows:
-            raise ValueError(f"LoRA: {name}: magnitudes by input of three projections in one layer")
-        magnitudes = list(factors.dora_scale.chunk(3))
-    parts = zip(lora_names.PROJECTIONS, factors.up.chunk(3), magnitudes, strict=True)
-    return {
-        name.replace("in_proj", projection): factors._replace(up=up, dora_scale=magnitude)
-        for projection, up, magnitude in parts
-    }
-
-
 def write_named(state: LoRAState, layout: str, network: str) -> Tensors:
     """The tensors of a LoRA under the names of a layout. network: stage_c or stage_b.
 
@@ -116,6 +100,8 @@ def write_named(state: LoRAState, layout: str, network: str) -> Tensors:
             prefix = style.unet if part == "unet" else style.text_encoder
             if prefix is None:
                 raise ValueError(f"LoRA: the layout {layout} has no place for the text encoder's layers")
+            if name.endswith("depthwise"):
+                factors = depthwise(name, factors, style)
             tensors |= leaves(prefix + spelt(name, style, part, network), factors, style)
     tensors |= {f"bundle_emb.{text}.clip_g": vectors for text, vectors in state.tokens.items()}
     return tensors | {f"bundle_emb.{text}.clip_g_out": each for text, each in state.output_tokens.items()}
@@ -142,6 +128,22 @@ def leaves(stem: str, factors: Factors, style: Layout) -> Tensors:
         peft = style.ends is PEFT
         tensors[stem + dora] = to_peft_magnitude(stem, factors) if peft else factors.dora_scale
     return tensors
+
+
+def depthwise(name: str, factors: Factors, style: Layout) -> Factors:
+    """Factors of a convolution of single channels in the layout's form.
+
+    Back from OneTrainer's form there is no way: it is read as it is, and means the same. ValueError where a
+    layout has none (peft's own form mixes channels, which such a convolution cannot).
+    """
+    if not style.depthwise:
+        raise ValueError(
+            f"LoRA: {name}: peft has no form for convolutions of single channels; leave them out"
+        )
+    if style.depthwise == "plain" or factors.up.shape[0] == 1:
+        return factors
+    down = factors.up.flatten(1).t()[:, :, None, None] * factors.down  # [rank, C, height, width]
+    return factors._replace(down=down, up=factors.up.new_ones(1, len(down), 1, 1))
 
 
 def scale(factors: Factors) -> float:

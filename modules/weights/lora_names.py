@@ -2,6 +2,8 @@
 
 import re
 
+from modules.adapters.lora_state import PROJECTIONS
+
 # Words that module names consist of, besides numbers; in names with underscores only, the longest counts.
 TOP_WORDS = (
     *("clip_txt_mapper", "clip_txt_pooled_mapper", "clip_img_mapper", "clip_mapper", "effnet_mapper"),
@@ -29,7 +31,6 @@ PREFIXES = {  # before a layer's name: the part that it belongs to
     "lora_te_": "text_encoder",
 }
 WRAPPER = "base_model.model."  # what peft's own model class puts before every name
-PROJECTIONS = ("to_q", "to_k", "to_v")
 STAGE_B_WORDS = ("effnet_mapper", "pixels_mapper", "clip_mapper", "up_repeat_mappers", "down_repeat_mappers")
 
 

@@ -1,0 +1,132 @@
+"""LoRA files of every layout: read by their keys, written for the tool that is to load them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from modules.adapters.lora_state import LoRAState
+from modules.schema import nearest
+from modules.weights.files import HEADER_KEY, opened, parse_header
+from modules.weights.lazy import lazy_state
+from modules.weights.loading import find_weights
+from modules.weights.lora_layouts import LAYOUTS, read_named, unfolded, write_named
+from modules.weights.lora_metadata import PEFT_FILE, PEFT_KEY, alpha_of, make_metadata, with_peft_alphas
+from modules.weights.lora_names import network_of
+from modules.weights.lora_official import is_official, read_official, write_official
+from modules.weights.pickled import ENDINGS, read_pickled
+from modules.weights.writing import write_tensors
+
+OFFICIAL = "official"
+FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # of peft and of diffusers
+OURS_ALONE = ("network", "config", "layout", "numbering", "alphas")  # of a header: not facts about the LoRA
+
+
+def read_lora(path: str | Path, ema: bool = True) -> LoRAState:
+    """The LoRA in a file of any layout, of a run, or of peft's or diffusers' folder.
+
+    facts: what our header says; "layout": which layout it is; "for": stage_c or stage_b; "other_tools": the
+    other metadata. FileNotFoundError when there is none, ValueError naming the keys that are not understood.
+    """
+    file = find_lora(path, ema)
+    tensors, metadata = read_all(file)
+    header = parse_header(file, metadata)
+    if is_official(tensors):
+        state, unknown = read_official(tensors, header.get("numbering", []))
+    else:
+        state, unknown = read_named(tensors)
+    if unknown or not tensors:
+        few = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
+        raise ValueError(f"{file}: not a LoRA of this family: {len(unknown)} keys not understood ({few})")
+    state.facts.update({key: value for key, value in header.items() if key not in OURS_ALONE})
+    state.facts["other_tools"] = {key: value for key, value in metadata.items() if key != HEADER_KEY}
+    _take_peft_alphas(state, file, metadata)
+    _finish(state, header, list(tensors))
+    return state
+
+
+def write_lora(path: str | Path, state: LoRAState, layout: str = "comfyui") -> None:
+    """Write a safetensors file in a layout: "official" or one of LAYOUTS.
+
+    Metadata: what wrote it, for and from which base, with which settings. ValueError for an unknown layout or
+    for what the layout has no place for.
+    """
+    network = state.facts.get("for") or network_of(list(state.parts["unet"]))
+    ours: dict[str, Any] = {}
+    if layout == OFFICIAL:
+        tensors, ours["numbering"] = write_official(state)
+    elif layout in LAYOUTS:
+        if state.numbered:
+            raise ValueError(
+                f"LoRA: its layers have numbers, no names; the layout {layout} needs a network to name them"
+            )
+        tensors = write_named(state, layout, network)
+        if LAYOUTS[layout].alpha == "folded":
+            ours["alphas"] = _alphas(state)
+    else:
+        raise ValueError(f"LoRA layout {layout!r} is not known; {nearest(layout, [*LAYOUTS, OFFICIAL])}")
+    write_tensors(path, lazy_state(tensors), make_metadata(state, layout, network, ours))
+
+
+def find_lora(path: str | Path, ema: bool = True) -> Path:
+    """The file: the path itself, the one in peft's or diffusers' folder, or that of a run."""
+    path = Path(path)
+    inside = next((path / name for name in FOLDER_FILES if (path / name).is_file()), None)
+    return inside or find_weights(path, "lora", ema)
+
+
+def read_all(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file, and its metadata."""
+    if file.suffix in ENDINGS:
+        return read_pickled(file), {}
+    content = opened(file)
+    return {key: content.get_tensor(key) for key in content.keys()}, content.metadata() or {}  # noqa: SIM118
+
+
+def _take_peft_alphas(state: LoRAState, file: Path, metadata: Mapping[str, str]) -> None:
+    beside = file.with_name(PEFT_FILE)
+    if PEFT_KEY in metadata:
+        with_peft_alphas(state, json.loads(metadata[PEFT_KEY]))
+    elif beside.is_file() and file.name in FOLDER_FILES:
+        with_peft_alphas(state, json.loads(beside.read_text()))
+
+
+def _finish(state: LoRAState, header: Mapping[str, Any], keys: list[str]) -> None:
+    """Say which network and layout it is, and undo what our writer did that the layout cannot say."""
+    base = (header.get("base") or {}).get("network")
+    layers = state.parts["unet"]
+    network = header.get("for") or base or network_of(list(layers))
+    state.facts["for"] = network
+    if network == "stage_b" and "clip_txt_pooled_mapper" in layers:  # what diffusers calls it
+        layers["clip_mapper"] = layers.pop("clip_txt_pooled_mapper")
+    for place, alpha in header.get("alphas", {}).items():
+        part, name = place.split("/")
+        state.parts[part][name] = unfolded(state.parts[part][name], alpha)
+    state.facts["layout"] = header.get("layout") or recognise(state, keys, network)
+
+
+def recognise(state: LoRAState, keys: list[str], network: str) -> str:
+    """The layout in which exactly these keys would be written; "mixed" when there is none."""
+    if is_official(keys):
+        return OFFICIAL
+    for layout, style in LAYOUTS.items():
+        if style.text_encoder is None and state.parts["text_encoder"]:
+            continue
+        try:
+            written = write_named(state, layout, network)
+        except ValueError:
+            continue
+        if written.keys() == set(keys):
+            return layout
+    return "mixed"
+
+
+def _alphas(state: LoRAState) -> dict[str, float]:
+    return {
+        f"{part}/{name}": alpha_of(factors)
+        for part, layers in state.parts.items()
+        for name, factors in layers.items()
+        if factors.alpha is not None
+    }
