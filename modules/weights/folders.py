@@ -10,10 +10,13 @@ COMPONENTS = {
     "text_encoder": ("text_encoder", "prior_text_encoder"),
     "image_encoder": ("image_encoder", "prior_image_encoder"),
 }
+# Stems of files, in the order in which they are looked for; the last are checkpoints of ComfyUI.
 RELEASED_FILES = {
-    "stage_b": ("stage_b", "stage_b_bf16", "stage_b_lite", "stage_b_lite_bf16"),
-    "stage_c": ("stage_c", "stage_c_bf16", "stage_c_lite", "stage_c_lite_bf16"),
-    "semantic_compressor": ("semantic_compressor", "effnet_encoder"),
+    "stage_a": ("stage_a", "stable_cascade_stage_b"),
+    "stage_b": ("stage_b", "stage_b_bf16", "stage_b_lite", "stage_b_lite_bf16", "stable_cascade_stage_b"),
+    "stage_c": ("stage_c", "stage_c_bf16", "stage_c_lite", "stage_c_lite_bf16", "stable_cascade_stage_c"),
+    "semantic_compressor": ("semantic_compressor", "effnet_encoder", "stable_cascade_stage_c"),
+    "previewer": ("previewer", "stable_cascade_stage_c"),
 }
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")

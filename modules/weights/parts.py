@@ -21,7 +21,8 @@ class Part:
     """One network of a file.
 
     name: as in NETWORKS, or one of ENCODERS. config: constructor keywords, or transformers' config of an
-    encoder. facts: what our header says beside those. tokenizer: the folder of a text encoder's tokenizer.
+    encoder. facts: what our header says beside those. tokenizer: the folder of the tokenizer beside it.
+    origin: the file that it was read from.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Part:
     state: dict[str, LazyTensor]
     facts: dict[str, Any] = field(default_factory=dict)
     tokenizer: Path | None = None
+    origin: Path | None = None
 
 
 def read_parts(file: str | Path, ema: bool = True) -> dict[str, Part]:
@@ -50,7 +52,7 @@ def read_parts(file: str | Path, ema: bool = True) -> dict[str, Part]:
     if len(parts) == 1 and not source.header:
         parts = [believing(parts[0], file.with_name("config.json"))]
     tokenizer = tokenizer_folder(file.parent)
-    return {p.name: replace(p, tokenizer=tokenizer) if p.name == "text_encoder" else p for p in parts}
+    return {part.name: replace(part, origin=file, tokenizer=tokenizer) for part in parts}
 
 
 def part_of(header: Mapping[str, Any], state: State) -> Part:

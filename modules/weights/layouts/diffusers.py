@@ -10,6 +10,7 @@ from modules.levels import per_level
 from modules.weights.layouts.projections import packed, separated
 from modules.weights.lazy import LazyTensor, State
 
+VERSION = "0.35.2"  # the last that supports Stable Cascade
 UNET, VQGAN = "StableCascadeUNet", "PaellaVQModel"
 CLASSES = {"stage_a": VQGAN, "stage_b": UNET, "stage_c": UNET}
 BLOCKS = {"C": "SDCascadeResBlock", "T": "SDCascadeTimestepBlock", "A": "SDCascadeAttnBlock"}
@@ -85,7 +86,7 @@ def config_to_theirs(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """A network's config as diffusers writes it. ValueError for what its class cannot be built with."""
     if name not in CLASSES:
         raise ValueError(f"{name}: diffusers has no such network; expected one of {', '.join(CLASSES)}")
-    head = {"_class_name": CLASSES[name], "_diffusers_version": "0.35.2"}
+    head = {"_class_name": CLASSES[name], "_diffusers_version": VERSION}
     if name == "stage_a":
         fixed = {"in_channels": 3, "out_channels": 3, "up_down_scale_factor": 2}
         return {**head, **fixed, **{theirs: config[ours] for ours, theirs in VQGAN_KEYS.items()}}
