@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from modules.adapters.four_bit import FourBitLinear
 from modules.adapters.lora_layer import LoRALayer
 from modules.blocks import PackedLinear
 from modules.schema import nearest
@@ -25,7 +26,7 @@ def adaptable_layers(network: nn.Module) -> dict[str, nn.Module]:
 
 def is_adaptable(module: nn.Module) -> bool:
     """Whether a module is y = W x + b with a W that can be read."""
-    return isinstance(module, nn.Linear | nn.Conv2d | PackedLinear)
+    return isinstance(module, nn.Linear | nn.Conv2d | PackedLinear | FourBitLinear)
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from modules.adapters.four_bit import FourBitLinear
 from modules.adapters.layers import adaptable_layers, choose, find, weight_shape
 from modules.adapters.lora_layer import LoRALayer
 from modules.adapters.lora_state import PREFIXES, Factors, LoRAState
@@ -174,6 +175,8 @@ class LoRA(Network):
         found = adaptable_layers(network)
         targets = {name: find(found, name) for name in self.layers}
         for name, target in targets.items():
+            if isinstance(target, FourBitLinear):
+                raise ValueError(f"LoRA: {name} is in 4 bits; merge into the network as it was before")
             base: Tensor = target.weight  # type: ignore[assignment]
             change = self.layers[name].change(base).to(base.device)
             base.copy_(base.float() + weight * change)

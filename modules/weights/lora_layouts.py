@@ -137,9 +137,7 @@ def depthwise(name: str, factors: Factors, style: Layout) -> Factors:
     layout has none (peft's own form mixes channels, which such a convolution cannot).
     """
     if not style.depthwise:
-        raise ValueError(
-            f"LoRA: {name}: peft has no form for convolutions of single channels; leave them out"
-        )
+        raise ValueError(f"LoRA: {name}: peft has no form for depthwise convolutions; leave them out")
     if style.depthwise == "plain" or factors.up.shape[0] == 1:
         return factors
     down = factors.up.flatten(1).t()[:, :, None, None] * factors.down  # [rank, C, height, width]

@@ -23,8 +23,10 @@ OWNERS = {
     "safetensors": ("modules/weights/",),
     "webdataset": (),  # a peer of the tests; shards are read and written by dataset_tools itself
     "hydra": ("train/__main__.py", "inference/__main__.py"),
+    "cv2": ("modules/adapters/filters/canny.py",),
+    "insightface": ("modules/adapters/faces.py",),
     "wandb": ("train/trackers.py",),
-    "bitsandbytes": ("train/optim.py",),
+    "bitsandbytes": ("train/optim.py", "modules/adapters/four_bit.py"),
 }
 # what modules may import beyond torch and the owned libraries
 MODULES_ALLOW = {"PIL": "modules/pictures.py"}
