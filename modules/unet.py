@@ -61,6 +61,18 @@ class UNet(Network):
     def shard_units(self) -> list[nn.Module]:
         return [*self._blocks()]
 
+    def control_channels(self) -> list[int]:
+        """The channels of each convolution block in running order, repeated ones counted again."""
+        down = zip(self.down_blocks, self.down_repeat_mappers, strict=True)
+        up = zip(self.up_blocks, self.up_repeat_mappers, strict=True)
+        return [
+            block.depthwise.in_channels
+            for blocks, mappers in chain(down, up)
+            for _ in range(1 + len(mappers))  # type: ignore[arg-type]
+            for block in blocks.children()
+            if block.takes_control
+        ]
+
     def _blocks(self) -> list[Block]:
         return list(chain.from_iterable((*self.down_blocks, *self.up_blocks)))  # type: ignore[arg-type]
 

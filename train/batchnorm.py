@@ -1,5 +1,7 @@
 """BatchNorm whose statistics are those of all ranks, on any backend (torch's own needs CUDA)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,22 @@ def synchronise_batchnorm(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.BatchNorm2d:
             part.__class__ = SynchronisedBatchNorm2d
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Every BatchNorm2d inside leaves its running statistics alone within the context; outputs are the same."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):

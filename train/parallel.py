@@ -3,8 +3,8 @@
 import atexit
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from modules.schema import ConfigError
-from train.batchnorm import synchronise_batchnorm
+from train.batchnorm import statistics_kept, synchronise_batchnorm
 from train.config import ParallelConfig
 
 
@@ -91,12 +91,23 @@ def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> 
             if config.compile:
                 unit.forward = torch.compile(unit.forward)  # type: ignore[method-assign]
             if config.activation_checkpointing:
-                unit.forward = partial(checkpoint, unit.forward, use_reentrant=False)  # type: ignore[method-assign]
+                unit.forward = recomputed(unit)  # type: ignore[method-assign]
         if world.size > 1 and config.mode == "fsdp":
             for module in (*units, network):
                 # Packed 4-bit weights are small, and flattened they could not be cut anyway.
                 whole = {p for p in module.parameters() if not p.is_floating_point()}
                 fully_shard(module, ignored_params=whole)
+
+
+def recomputed(unit: nn.Module) -> Callable[..., Any]:
+    """The unit's forward, which keeps only its inputs and is repeated in the backward pass."""
+    # A BatchNorm would follow a batch that is seen twice with twice the momentum.
+    contexts = partial(_first_and_again, unit)
+    return partial(checkpoint, unit.forward, use_reentrant=False, context_fn=contexts)
+
+
+def _first_and_again(unit: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), statistics_kept(unit)
 
 
 def sync_gradients(module: nn.Module, enabled: bool) -> None:

@@ -15,3 +15,13 @@ def false_colours(latents: Tensor) -> Tensor:
     channels = latents[:, :3].float()
     low, high = (channels.amin(dim=(2, 3), keepdim=True), channels.amax(dim=(2, 3), keepdim=True))
     return (channels - low) / (high - low).clamp(min=1e-6)
+
+
+def control_pictures(control: Tensor) -> Tensor:
+    """What a ControlNet sees [B, c, h, w] as pictures [B, 3, h, w]: grey, colours, or false colours of latents."""
+    channels = control.shape[1]
+    if channels == 1:
+        return control.expand(-1, 3, -1, -1)
+    if channels in (3, 4):  # the fourth says where the picture is painted over, which shows
+        return control[:, :3]
+    return false_colours(control)

@@ -15,6 +15,7 @@ from modules.blocks import resize
 from modules.network import Network, check_shape, keeps_config, reset_all
 from modules.schema import nearest
 from modules.semantic_compressor import SemanticCompressor, init_backbone, make_backbone
+from modules.unet import UNet
 
 RELEASED_BLOCKS = (0, 4, 8, 12, 51, 55, 59, 63)
 LARGE_WIDTHS = (16_384, 1024, 1280)  # of the released super-resolution network
@@ -126,6 +127,22 @@ def check_blocks(blocks: Sequence[int]) -> None:
     """Raise ValueError for block numbers that are negative, repeated or none at all."""
     if not blocks or min(blocks) < 0 or len(set(blocks)) < len(blocks):
         raise ValueError(f"proj_blocks: expected different block numbers from 0, found {list(blocks)}")
+
+
+def check_fits(controlnet: ControlNet, network: UNet) -> None:
+    """Raise ValueError unless the network has all blocks that the ControlNet steers, as wide as its maps."""
+    channels, c_proj = network.control_channels(), controlnet.config["c_proj"]
+    for block in controlnet.proj_blocks:
+        if block >= len(channels):
+            raise ValueError(
+                f"proj_blocks: expected numbers below {len(channels)}, the convolution blocks of the network"
+                f" that is steered, found {block}"
+            )
+        if channels[block] != c_proj:
+            raise ValueError(
+                f"c_proj: expected {channels[block]}, the channels of convolution block {block} of the network"
+                f" that is steered, found {c_proj}"
+            )
 
 
 def effnet_bottleneck(

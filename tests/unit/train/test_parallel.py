@@ -91,6 +91,35 @@ def test_recomputation_keeps_names_outputs_and_gradients() -> None:
     assert len(calls) == 2, "once forward, once again for the backward pass"
 
 
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_a_batch_that_is_seen_again_in_the_backward_pass_moves_batchnorm_once(synchronised: bool) -> None:
+    torch.manual_seed(0)
+    networks = [Norms(), Norms()]
+    networks[1].load_state_dict(networks[0].state_dict())
+    if synchronised:
+        for network in networks:
+            synchronise_batchnorm(network)
+    prepare([networks[1]], ParallelConfig(activation_checkpointing=True), World(0, 1, torch.device("cpu")))
+    for step in range(2):
+        x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(step))
+        for network in networks:
+            network(x).square().sum().backward()
+    torch.testing.assert_close(networks[1].state_dict(), networks[0].state_dict(), rtol=0, atol=0)
+    assert networks[1].block[1].num_batches_tracked == 2 and networks[1].block[1].momentum == 0.1
+
+
+class Norms(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(), nn.Conv2d(4, 2, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x)
+
+    def shard_units(self) -> list[nn.Module]:
+        return [self.block]
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 def test_every_block_is_compiled_and_may_be_recomputed(monkeypatch, recompute) -> None:
     calls = []
