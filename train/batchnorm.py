@@ -18,7 +18,7 @@ def synchronise_batchnorm(module: nn.Module) -> None:
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Every BatchNorm2d inside leaves its running statistics alone within the context; outputs are the same."""
+    """Every BatchNorm2d inside leaves its running statistics alone within the context."""
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

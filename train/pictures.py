@@ -18,7 +18,7 @@ def false_colours(latents: Tensor) -> Tensor:
 
 
 def control_pictures(control: Tensor) -> Tensor:
-    """What a ControlNet sees [B, c, h, w] as pictures [B, 3, h, w]: grey, colours, or false colours of latents."""
+    """What a ControlNet sees [B, c, h, w] as pictures [B, 3, h, w]; latents in false colours."""
     channels = control.shape[1]
     if channels == 1:
         return control.expand(-1, 3, -1, -1)

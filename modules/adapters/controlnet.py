@@ -140,8 +140,8 @@ def check_fits(controlnet: ControlNet, network: UNet) -> None:
             )
         if channels[block] != c_proj:
             raise ValueError(
-                f"c_proj: expected {channels[block]}, the channels of convolution block {block} of the network"
-                f" that is steered, found {c_proj}"
+                f"c_proj: expected {channels[block]}, the channels of convolution block {block}"
+                f" of the network that is steered, found {c_proj}"
             )
 
 
