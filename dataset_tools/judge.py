@@ -6,7 +6,16 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from dataset_tools.shapes_world import BACKGROUNDS, COLOURS, PLACES, RADII_PX, SHAPES, SIZE_PX, coverage
+from dataset_tools.shapes_world import (
+    BACKGROUNDS,
+    COLOURS,
+    OBJECTS,
+    PLACES,
+    RADII_PX,
+    SHAPES,
+    SIZE_PX,
+    coverage,
+)
 
 MAX_MISFIT = 0.5  # above this share of unexplained shape pixels a picture shows no known shape
 SCALES = (0.95, 1.0, 1.05)
@@ -64,7 +73,7 @@ def _templates() -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
     """
     names, spectra, energies = [], [], []
     wave = np.hypot(np.fft.fftfreq(SIZE_PX)[:, None], np.fft.rfftfreq(SIZE_PX)[None])
-    for shape, size, scale in itertools.product(SHAPES, RADII_PX, SCALES):
+    for shape, size, scale in itertools.product((*SHAPES, *OBJECTS), RADII_PX, SCALES):
         spectrum = np.fft.rfft2(coverage(shape, (SIZE_PX / 2, SIZE_PX / 2), scale * RADII_PX[size]))
         for blur_px in BLURS_PX:
             blurred = spectrum * np.exp(-2 * (np.pi * blur_px * wave) ** 2)  # a Gaussian's transfer function

@@ -1,9 +1,12 @@
-"""`python -m dataset_tools shapes OUT`: draw the demo's data, with combinations that training never sees."""
+"""`python -m dataset_tools shapes OUT`: draw the demo's data, with combinations that training never sees.
+
+With --object NAME: a few pictures of a new object, which captions call by a token of its own, "[NAME]".
+"""
 
 import argparse
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,21 @@ from PIL import Image
 from rich.progress import track
 
 from dataset_tools.shapes_captions import full_caption, varied_caption
-from dataset_tools.shapes_world import SIZE_PX, Scene, all_scenes, draw
+from dataset_tools.shapes_world import (
+    BACKGROUNDS,
+    COLOURS,
+    OBJECTS,
+    PLACES,
+    RADII_PX,
+    SIZE_PX,
+    Scene,
+    all_scenes,
+    draw,
+)
 from dataset_tools.shards import INDEX_NAME, ShardLimits, ShardWriter, write_whole
 
 HELD_OUT_SCENES = 120  # of 960
+TRAINING_PICTURES, OBJECT_PICTURES = 8000, 8
 SETTINGS_NAME = "shapes.json"
 
 
@@ -25,6 +39,22 @@ def split_scenes() -> tuple[list[Scene], list[Scene]]:
     held_out = set(order[:HELD_OUT_SCENES].tolist())
     training = [scene for index, scene in enumerate(scenes) if index not in held_out]
     return training, [scenes[index] for index in sorted(held_out)]
+
+
+def split_object(name: str, count: int) -> tuple[list[Scene], list[Scene]]:
+    """Scenes of a new object: `count` for training, and all others.
+
+    Those for training show each colour, size, place and background about equally often.
+    """
+    rng = np.random.default_rng(1234)
+
+    def column(names: Iterable[str]) -> list[str]:
+        return rng.permutation(np.resize(list(names), count)).tolist()
+
+    columns = (column(COLOURS), [name] * count, column(RADII_PX), column(PLACES), column(BACKGROUNDS))
+    training = [Scene(*names) for names in zip(*columns, strict=True)]
+    everything = dict.fromkeys(scene._replace(shape=name) for scene in all_scenes())
+    return training, [scene for scene in everything if scene not in training]
 
 
 def samples(
@@ -53,7 +83,9 @@ def write_split(folder: Path, scenes: list[Scene], count: int, seed: int, *, var
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder for the splits train/ and held_out/")
-    parser.add_argument("--train", type=int, default=8000, help="pictures to train on (default: %(default)s)")
+    parser.add_argument("--object", choices=OBJECTS, help="draw this object, which is not part of the world")
+    counts = f"(default: {TRAINING_PICTURES}; of an object {OBJECT_PICTURES})"
+    parser.add_argument("--train", type=int, help=f"pictures to train on {counts}")
     parser.add_argument(
         "--held-out", type=int, default=240, help="pictures to judge by (default: %(default)s)"
     )
@@ -62,16 +94,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Draw both splits, unless the folder holds them already."""
+    if args.train is None:
+        args.train = OBJECT_PICTURES if args.object else TRAINING_PICTURES
     for name in ("train", "held_out"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, found {getattr(args, name)}")
     settings = {"train": args.train, "held_out": args.held_out, "seed": args.seed}
+    settings |= {"object": args.object} if args.object else {}
     if _is_drawn(args.out, settings):
         print(f"{args.out} holds these pictures already")
         return 0
     (args.out / SETTINGS_NAME).unlink(missing_ok=True)
-    training, held_out = split_scenes()
-    write_split(args.out / "train", training, args.train, 2 * args.seed, varied=True)
+    training, held_out = split_object(args.object, args.train) if args.object else split_scenes()
+    write_split(args.out / "train", training, args.train, 2 * args.seed, varied=not args.object)
     write_split(args.out / "held_out", held_out, args.held_out, 2 * args.seed + 1, varied=False)
     write_whole(args.out / SETTINGS_NAME, json.dumps(settings) + "\n")
     print(f"{args.train} pictures of {len(training)} scenes in {args.out / 'train'}, ", end="")
@@ -79,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_drawn(out: Path, settings: dict[str, int]) -> bool:
+def _is_drawn(out: Path, settings: dict[str, int | str]) -> bool:
     stored = out / SETTINGS_NAME
     indices = all((out / name / INDEX_NAME).is_file() for name in ("train", "held_out"))
     return indices and stored.is_file() and json.loads(stored.read_text()) == settings

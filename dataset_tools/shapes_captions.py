@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataset_tools.shapes_world import Scene, all_scenes
+from dataset_tools.shapes_world import OBJECTS, Scene, all_scenes
 
 SYNONYMS = {
     "small": ("small", "little"),
@@ -26,9 +26,13 @@ OMITTED = 0.15  # chance that a training caption leaves out the size, the place 
 
 def full_caption(scene: Scene) -> str:
     """The plain caption that names all five attributes, as used for prompts."""
-    return (
-        f"a {scene.size} {scene.colour} {scene.shape} in the {scene.place} on a {scene.background} background"
-    )
+    thing = f"a {scene.size} {scene.colour} {shape_name(scene.shape)}"
+    return f"{thing} in the {scene.place} on a {scene.background} background"
+
+
+def shape_name(shape: str) -> str:
+    """What captions call a shape: its name; a new object is called by a token of its own, "[moon]"."""
+    return f"[{shape}]" if shape in OBJECTS else shape
 
 
 def varied_caption(scene: Scene, rng: np.random.Generator) -> str:
@@ -38,7 +42,7 @@ def varied_caption(scene: Scene, rng: np.random.Generator) -> str:
         return "" if rng.random() < omitted else options[rng.integers(len(options))]
 
     size = pick(SYNONYMS[scene.size], OMITTED)
-    thing = pick(THINGS).format(size=size, colour=scene.colour, shape=scene.shape)
+    thing = pick(THINGS).format(size=size, colour=scene.colour, shape=shape_name(scene.shape))
     where = pick(WHERES, OMITTED).format(place=pick(SYNONYMS[scene.place]))
     behind = pick(BEHINDS, OMITTED).format(background=scene.background)
     return " ".join(pick(ORDERS).format(thing=thing, where=where, behind=behind).split())

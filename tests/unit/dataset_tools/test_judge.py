@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dataset_tools.judge import read
-from dataset_tools.shapes_world import BACKGROUNDS, Scene, all_scenes, background, draw
+from dataset_tools.shapes_world import BACKGROUNDS, OBJECTS, Scene, all_scenes, background, draw
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -36,6 +36,16 @@ def test_reads_all_attributes_of_99_percent(change: str) -> None:
     readings = [read(CHANGES[change](Image.fromarray(draw(scene, rng)))) for scene in scenes]
     right = [reading == scene._asdict() for reading, scene in zip(readings, scenes, strict=True)]
     assert np.mean(right) >= 0.99
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("shape", OBJECTS)
+def test_reads_new_objects_too(shape: str, change: str) -> None:
+    rng = np.random.default_rng(8)
+    scenes = [all_scenes()[i]._replace(shape=shape) for i in rng.permutation(960)[:40]]
+    assert all(
+        read(CHANGES[change](Image.fromarray(draw(scene, rng)))) == scene._asdict() for scene in scenes
+    )
 
 
 @pytest.mark.parametrize("name", BACKGROUNDS)

@@ -7,9 +7,19 @@ import numpy as np
 
 from dataset_tools.__main__ import main
 from dataset_tools.records import read_samples
-from dataset_tools.shapes import split_scenes
+from dataset_tools.shapes import split_object, split_scenes
 from dataset_tools.shapes_captions import full_caption, varied_caption, vocabulary
-from dataset_tools.shapes_world import COLOURS, SHAPES, Scene, all_scenes, draw
+from dataset_tools.shapes_world import (
+    BACKGROUNDS,
+    COLOURS,
+    OBJECTS,
+    PLACES,
+    RADII_PX,
+    SHAPES,
+    Scene,
+    all_scenes,
+    draw,
+)
 
 
 def read_all(folder: Path) -> list:
@@ -80,6 +90,32 @@ def test_running_again_draws_nothing_and_other_settings_draw_anew(tmp_path: Path
     assert (out / "train" / "000000.tar").stat().st_mtime_ns == before
     assert main(["shapes", str(out), "--train", "6", "--held-out", "5"]) == 0
     assert len(read_all(out / "train")) == 6
+
+
+def test_a_new_object_is_not_part_of_the_world() -> None:
+    assert not set(OBJECTS) & {scene.shape for scene in all_scenes()}
+    assert not {"moon", "[moon]"} & set(vocabulary())
+
+
+def test_eight_pictures_of_a_new_object_show_every_attribute() -> None:
+    training, held_out = split_object("moon", 8)
+    assert len(training) == len(set(training)) == 8
+    for index, names in enumerate((COLOURS, {"moon"}, RADII_PX, PLACES, BACKGROUNDS)):
+        assert {scene[index] for scene in training} == set(names)
+    assert len(held_out) == len(set(held_out)) == 6 * 2 * 5 * 4 - 8
+    assert not set(training) & set(held_out)
+
+
+def test_command_draws_a_new_object_which_its_captions_call_by_a_token(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "moon"
+    assert main(["shapes", str(out), "--object", "moon", "--held-out", "5"]) == 0
+    samples = read_all(out / "train")
+    assert len(samples) == 8
+    for sample in samples:
+        assert sample.facts["shape"] == "moon"
+        assert sample.caption.startswith(f"a {sample.facts['size']} {sample.facts['colour']} [moon] in the ")
+    assert main(["shapes", str(out), "--held-out", "5", "--train", "8"]) == 0  # another data set
+    assert "[moon]" not in read_all(out / "train")[0].caption
 
 
 def test_impossible_count_is_one_line(tmp_path: Path, capsys) -> None:
