@@ -6,6 +6,8 @@ from typing import Any
 
 from modules.adapters.controlnet import ControlNet
 from modules.adapters.ip_adapter import IPAdapter
+from modules.adapters.pidinet import PiDiNet
+from modules.adapters.saliency import MicroResNet
 from modules.discriminator import Discriminator
 from modules.network import Network
 from modules.previewer import Previewer
@@ -24,6 +26,8 @@ NETWORKS: dict[str, type[Network]] = {
     "previewer": Previewer,
     "controlnet": ControlNet,
     "ip_adapter": IPAdapter,
+    "saliency": MicroResNet,
+    "pidinet": PiDiNet,
 }
 
 

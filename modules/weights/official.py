@@ -20,6 +20,8 @@ MARKS = {
     "previewer": "blocks.24.weight",
     "discriminator": "shuffle.weight",
     "controlnet": "projections.0.0.weight",
+    "saliency": "downsampler.1.weight",
+    "pidinet": "init_block.weight",
 }
 
 
@@ -149,6 +151,8 @@ CONFIGS = {
     "previewer": previewer_config,
     "discriminator": discriminator_config,
     "controlnet": controlnet_config,
+    "saliency": lambda shapes: {},
+    "pidinet": lambda shapes: {},
 }
 
 

@@ -28,6 +28,8 @@ NETWORKS = {
     "Previewer": "previewer",
     "Discriminator": "discriminator",
     "ControlNet": "controlnet",
+    "MicroResNet": "saliency",
+    "pidinet": "pidinet",
 }
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tests.oracle.network_cases import FOLDER, is_blocks, is_lora, is_network, metadata
-from tests.oracle.test_oracle_adapters import is_filters, is_saliency
+from tests.oracle.test_oracle_controlnet import is_controlnet
+from tests.oracle.test_oracle_filters import is_filters
 from tests.oracle.test_oracle_manifests import is_summary
+from tests.oracle.test_oracle_saliency import is_saliency
 from tests.oracle.test_oracle_tokens import is_retoken
 
 pytestmark = pytest.mark.oracle
@@ -28,12 +30,13 @@ def has_noise_draws(facts: dict[str, str]) -> bool:
 
 # Which test reads tensors with such metadata, and which reads JSON with such a key.
 BY_METADATA: list[tuple[Callable[[dict[str, str]], bool], str]] = [
+    (is_controlnet, "test_oracle_controlnet"),
+    (is_saliency, "test_oracle_saliency"),
     (is_network, "test_oracle_networks"),
     (is_lora, "test_oracle_adapters"),
     (is_blocks, "test_oracle_networks"),
     (is_retoken, "test_oracle_tokens"),
-    (is_saliency, "test_oracle_adapters"),
-    (is_filters, "test_oracle_adapters"),
+    (is_filters, "test_oracle_filters"),
     (names_its_spec, "test_oracle_gdf"),
     (has_noise_draws, "test_oracle_noise"),
 ]

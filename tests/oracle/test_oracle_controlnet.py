@@ -17,6 +17,10 @@ RELEASED = [
 ]
 
 
+def is_controlnet(facts: dict[str, str]) -> bool:
+    return facts.get("model_class") == "ControlNet"
+
+
 @pytest.mark.parametrize(("case", "run"), runs("ControlNet"))
 def test_controlnet(case: Case, run: str) -> None:
     network = case.network()
