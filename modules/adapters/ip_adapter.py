@@ -69,6 +69,11 @@ class IPAdapter(Network):
         return [self.image_proj, *self.ip_adapter]
 
     @property
+    def reads(self) -> str:
+        """Which features of the image encoder it takes: pooled or patches."""
+        return self.image_proj.reads
+
+    @property
     def scale(self) -> float:
         """The weight of the picture beside the text, 1 as trained; at 0 the network is what it was."""
         return self.ip_adapter[0].scale
