@@ -1,0 +1,59 @@
+"""What the commands that read and write weight files share."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from modules.network import Network
+from modules.registry import build
+from modules.weights import describe, find_weights
+from modules.weights.lora_files import find_lora
+from modules.weights.parts import Part
+from modules.weights.sources import open_source
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LORA_NAMES = re.compile(
+    r".*lora([._]|_[AB]\.)?(up|down|weight|magnitude).*|weights\.\d+\.lora_.*|bundle_emb\..*"
+)
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Run it; a mistake of the user's is one line and status 2."""
+    try:
+        command()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def holds_lora(path: Path) -> bool:
+    """Whether a file, or what a folder holds, is a LoRA; False when there is no such file."""
+    try:
+        names = open_source(find_lora(path)).state
+    except (ValueError, FileNotFoundError):
+        return False
+    return any(LORA_NAMES.fullmatch(name) for name in names)
+
+
+def meta_network(path: Path, name: str) -> Network:
+    """The structure of network `name` in a file, without its weights."""
+    _, config = describe(find_weights(path, name), name)
+    with torch.device("meta"):
+        return build(name, config)
+
+
+def described(part: Part) -> str:
+    """A part in a few words."""
+    elements = sum(torch.Size(tensor.shape).numel() for tensor in part.state.values())
+    formats = {str(t.dtype).removeprefix("torch.") for t in part.state.values() if t.dtype.is_floating_point}
+    return f"{part.name} ({elements:,} numbers in {len(part.state)} tensors, {', '.join(sorted(formats))})"
+
+
+def size_of(path: Path) -> str:
+    """The size of a file, or of all files in a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
