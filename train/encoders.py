@@ -45,6 +45,7 @@ class Encoders:
     ) -> None:
         self.settings = {"text_encoder": text} | ({"image_encoder": image} if image else {})
         self.dtype = dtype
+        self.passes_gradients = False  # through the text encoder, to tokens that learn
 
     def build(self, device: torch.device) -> None:
         kinds = {"text_encoder": TextEncoder, "image_encoder": ImageEncoder}
@@ -53,10 +54,10 @@ class Encoders:
             for name, settings in self.settings.items()
         }
 
-    @torch.no_grad()
     def text(self, captions: list[str]) -> TextFeatures:
         """What the captions say; "" for no caption."""
-        return self.encoders["text_encoder"](captions)
+        with torch.set_grad_enabled(self.passes_gradients and torch.is_grad_enabled()):
+            return self.encoders["text_encoder"](captions)
 
     @torch.no_grad()
     def images(self, images: Tensor, kept_share: float, rng: StepRng) -> Tensor | None:
@@ -74,6 +75,11 @@ class Encoders:
         embeds = found.new_zeros(len(images), *found.shape[1:])
         embeds[kept] = found
         return embeds
+
+    @torch.no_grad()
+    def image_features(self, images: Tensor, kind: str) -> Tensor:
+        """Features [B, N, c], float32, of all pictures [B, 3, H, W] in [0, 1]: `pooled` or `patches`."""
+        return self.encoders["image_encoder"].features(images, kind).float()
 
     def facts(self) -> dict[str, str]:
         """Where a reader of the run's weights finds each encoder: its source, or a folder inside the run."""

@@ -78,15 +78,15 @@ def frozen(network: Module) -> Module:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into eval mode within the context."""
-    modes = [network.training for network in networks]
+    """Put networks into eval mode within the context; parts may be in other modes than the whole."""
+    modes = {part: part.training for network in networks for part in network.modules()}
     try:
         for network in networks:
             network.eval()
         yield
     finally:
-        for network, mode in zip(networks, modes, strict=True):
-            network.train(mode)
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def freeze_batchnorm(network: nn.Module) -> None:

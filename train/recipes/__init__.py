@@ -6,6 +6,7 @@ from modules.schema import ConfigError, nearest
 from train.config import Config
 from train.recipe import Recipe
 from train.recipes.lcm import LCMRecipe
+from train.recipes.lora import LoRARecipe
 from train.recipes.previewer import PreviewerRecipe
 from train.recipes.stage_a import StageARecipe
 from train.recipes.stage_b import StageBRecipe
@@ -17,6 +18,7 @@ RECIPES: dict[str, Callable[[Config], Recipe]] = {
     "stage_c": StageCRecipe,
     "previewer": PreviewerRecipe,
     "lcm": LCMRecipe,
+    "lora": LoRARecipe,
 }
 
 

@@ -49,6 +49,7 @@ class StageBRecipe:
         self.learning: tuple[str, ...] = names if learns else ()
         check_networks(self.model, self.learning)
         self.dtype = network_dtype(config.run.precision)
+        self.frozen_dtype = self.dtype
         self.encoders = Encoders(self.model.text_encoder, None, self.dtype)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
         self.extra: ExtraConditions = no_extra
@@ -57,7 +58,7 @@ class StageBRecipe:
         self.stage_a: StageA = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
         self.encoders.build(device)
         self.stage_b: StageB = diffusion_network(
-            "stage_b", self.model.stage_b, device, self.dtype, learns=bool(self.learning)
+            "stage_b", self.model.stage_b, device, self.frozen_dtype, learns=bool(self.learning)
         )
         compressor = self.model.semantic_compressor
         self.semantic_compressor: SemanticCompressor = (

@@ -43,6 +43,7 @@ class StageCRecipe:
         check_networks(self.model, self.learning)
         self.image_size_px = config.data.image_size_px
         self.dtype = network_dtype(config.run.precision)
+        self.frozen_dtype = self.dtype
         self.encoders = Encoders(self.model.text_encoder, self.model.image_encoder, self.dtype)
         self.viewer = LatentViewer(self.model.previewer, self.model.stage_b, self.model.stage_a, self.dtype)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
@@ -53,7 +54,7 @@ class StageCRecipe:
             "semantic_compressor", self.model.semantic_compressor, device, self.dtype
         )
         self.stage_c: StageC = diffusion_network(
-            "stage_c", self.model.stage_c, device, self.dtype, learns=bool(self.learning)
+            "stage_c", self.model.stage_c, device, self.frozen_dtype, learns=bool(self.learning)
         )
         self.encoders.build(device)
         self.viewer.build(device)
