@@ -7,82 +7,60 @@ interrupted goes on where it stopped.
 """
 
 import argparse
-import json
-import os
-import shlex
-import subprocess
-import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from dataset_tools.shards import write_whole
+from scripts.chain import run_chain
 
-STAGES = ("stage_a", "stage_b", "previewer", "stage_c")
-INTERRUPTED = 130  # exit status
+# The networks that a stage takes from earlier runs, and the run that holds each.
+COMPRESSOR = {"semantic_compressor": "stage_b"}
+STAGES: dict[str, dict[str, str]] = {
+    "stage_a": {},
+    "stage_b": {"stage_a": "stage_a"},
+    "previewer": COMPRESSOR,
+    "stage_c": COMPRESSOR | {"previewer": "previewer"},
+}
 
 
 def commands(out: Path) -> dict[str, list[str]]:
     """The demo's commands after `python -m`, by what they are for, in order."""
-    data = [f"data.shards={out}/data/train"]
-    runs = {
-        f"Train {stage}": ["train", f"experiment=demo/{stage}", f"run.dir={out}/{stage}", *data]
-        + [f"model.{name}.weights={out}/{run}" for name, run in frozen(stage).items()]
-        for stage in STAGES
-    }
     judge = ["scripts.evaluate", "--run", f"{out}", "--data", f"{out}/data/held_out"]
     return {
         "Draw the data": ["dataset_tools", "shapes", f"{out}/data"],
-        **runs,
+        **{f"Train {stage}": training(stage, networks, out) for stage, networks in STAGES.items()},
         "Draw held-out prompts and judge": [*judge, "--out", f"{out}/report.json"],
         "Write the report": ["scripts.report", f"{out}"],
     }
 
 
-def frozen(stage: str) -> dict[str, str]:
-    """The networks that a stage takes from earlier runs, and the run that holds each."""
-    compressor = {"semantic_compressor": "stage_b"}
-    return {
-        "stage_a": {},
-        "stage_b": {"stage_a": "stage_a"},
-        "previewer": compressor,
-        "stage_c": compressor | {"previewer": "previewer"},
-    }[stage]
+def training(name: str, networks: Mapping[str, str], out: Path, data: str = "data/train") -> list[str]:
+    """The command that trains experiment demo/<name> into out/<name>.
+
+    networks: what it takes from earlier runs, and the run of each. data: the folder in `out` with its shards.
+    """
+    weights = [f"model.{network}.weights={out}/{run}" for network, run in networks.items()]
+    return [
+        "train",
+        f"experiment=demo/{name}",
+        f"run.dir={out}/{name}",
+        f"data.shards={out}/{data}",
+        *weights,
+    ]
 
 
-def run(title: str, command: list[str]) -> float:
-    """Run one command in the foreground and return its seconds; ends the demo with its status if it fails."""
-    print(f"\n── {title}\n   python -m {shlex.join(command)}", flush=True)
-    started = time.monotonic()
-    # Idle threads sleep instead of spinning: the data workers need the cores too.
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    with subprocess.Popen([sys.executable, "-m", *command], env=environment) as process:
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:  # the command got it too: a training writes a checkpoint before it ends
-            process.wait()
-            print("\nThe demo stopped; started again, it goes on from here.", file=sys.stderr)
-            sys.exit(INTERRUPTED)
-    if status:
-        print(f"The demo stopped: «{title}» ended with status {status}.", file=sys.stderr)
-        sys.exit(status)
-    return time.monotonic() - started
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m scripts.demo", description=__doc__)
+def parse_out(module: str, description: str) -> Path:
+    """The folder that the command line of `python -m module` names for everything."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/demo"), help="folder (default: %(default)s)"
     )
-    out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    record = out / "timings.json"
-    seconds: dict[str, float] = json.loads(record.read_text()) if record.is_file() else {}
-    for title, command in commands(out).items():
-        if title in seconds:
-            print(f"── {title}: done before, in {seconds[title]:.0f} s")
-            continue
-        seconds[title] = round(run(title, command), 1)
-        write_whole(record, json.dumps(seconds, indent=1) + "\n")
+    out: Path = parser.parse_args().out
+    return out
+
+
+def main() -> None:
+    out = parse_out("scripts.demo", "From nothing to pictures: data, training, drawing, judging.")
+    seconds = run_chain(commands(out), out / "timings.json")
     print(
         f"\nDone in {sum(seconds.values()) / 60:.1f} minutes. Look at {out}/samples.png and {out}/report.html"
     )

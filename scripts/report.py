@@ -6,9 +6,7 @@ Reads what the runs and `scripts.evaluate` left there; writes report.html, which
 """
 
 import argparse
-import base64
 import csv
-import html
 import io
 import json
 import sys
@@ -21,14 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from dataset_tools.shards import write_whole
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-img { max-width: 100%; height: auto; image-rendering: auto; border-radius: 4px }
-table { border-collapse: collapse } td, th { padding: .25rem .9rem .25rem 0; text-align: left }
-td + td { text-align: right; font-variant-numeric: tabular-nums } h2 { margin-top: 2.5rem }
-figure { margin: 1rem 0 } figcaption { color: #666; font-size: .9rem }
-"""
+from scripts.page import page, picture, table
 
 
 def read_losses(path: Path) -> tuple[list[int], list[float]]:
@@ -62,21 +53,6 @@ def loss_plot(runs: list[Path]) -> bytes:
     figure.savefig(buffer, dpi=110)
     plt.close(figure)
     return buffer.getvalue()
-
-
-def picture(png: bytes, caption: str) -> str:
-    """An HTML figure with the picture inside it."""
-    data = base64.b64encode(png).decode()
-    note = html.escape(caption)
-    image = f'<img alt="{note}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}<figcaption>{note}</figcaption></figure>"
-
-
-def table(rows: list[tuple[str, str]]) -> str:
-    cells = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in rows
-    )
-    return f"<table>{cells}</table>"
 
 
 def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -139,12 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not parts:
         print(f"error: {folder} holds no runs and no report to write about", file=sys.stderr)
         return 2
-    body = "\n".join(parts)
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(folder.name)}</title>'
-    write_whole(
-        folder / "report.html",
-        f"{page}<style>{STYLE}</style><h1>Kaskade: {html.escape(folder.name)}</h1>{body}</html>\n",
-    )
+    write_whole(folder / "report.html", page(f"Kaskade: {folder.name}", parts))
     print(folder / "report.html")
     return 0
 

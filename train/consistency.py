@@ -16,7 +16,6 @@ import gdf
 from gdf.guidance import with_unconditional
 from gdf.tensors import expand_like
 from train.networks import evaluating
-from train.recipes.diffusion import Example
 from train.rng import StepRng
 
 
@@ -46,18 +45,20 @@ class Distillation:
         self,
         student: nn.Module,
         teacher: nn.Module,
-        example: Example,
+        latents: Tensor,
+        conditions: Mapping[str, Any],
         unconditional: Mapping[str, Any],
         rng: StepRng,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """How far the student's answers at both ends of a teacher's step are from each other.
 
         The answer at the cleaner end is the target, without dropout and without a gradient: of the student
         itself, for a moving average of it only slows the learning down (Song & Dhariwal 2023, section 3.2).
-        unconditional: as `example.conditions`, for guidance. Returns the mean loss, and each picture's
+        latents: [B, C, H, W] clean. conditions, unconditional: keywords of the networks' forward; the latter
+        for guidance. noise: [B, C, H, W], in place of white noise. Returns the mean loss, and each picture's
         distance [B] (root mean square, detached).
         """
-        latents, conditions, noise = example
         span = self.draw_span(rng, latents.device)
         noised = self.diffusion.diffuse(
             latents, noise, span.start, shift=self.settings.shift, generators=rng.samples

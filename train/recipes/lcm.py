@@ -1,4 +1,4 @@
-"""LCM: a copy of a diffusion network learns to draw in a few steps, without guidance, what it drew in many."""
+"""LCM: a copy of a diffusion network learns to draw in a few steps, unguided, what it drew in many."""
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -79,9 +79,11 @@ class LCMRecipe(Wrapper):
         return {**super().facts(name), "distilled": taught}
 
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
-        example = self.base.example(batch, rng)
-        unconditional = self.base.unconditional(example.conditions)
-        loss, distances = self.distillation.loss(self.base.network, self.teacher, example, unconditional, rng)
+        latents, conditions, noise = self.base.example(batch, rng)
+        unconditional = self.base.unconditional(conditions)
+        loss, distances = self.distillation.loss(
+            self.base.network, self.teacher, latents, conditions, unconditional, rng, noise
+        )
         return loss, {"distance": distances.mean()}
 
     def after_step(self, step: int) -> None:

@@ -22,7 +22,7 @@ open("checkpoint", "w").close()
 """
 DEMO = """
 import signal
-from scripts.demo import run
+from scripts.chain import run
 signal.signal(signal.SIGINT, signal.default_int_handler)
 run("Train", ["training"])
 """

@@ -1,0 +1,49 @@
+"""A chain of commands, one after the other in the foreground; run again, it goes on where it stopped."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dataset_tools.shards import write_whole
+
+INTERRUPTED = 130  # exit status
+
+
+def run_chain(steps: Mapping[str, Sequence[str]], record: Path) -> dict[str, float]:
+    """Run the commands (what follows `python -m`) by title; returns the seconds that each took.
+
+    record: a JSON file of these seconds; a step that is in it is finished and left out.
+    """
+    record.parent.mkdir(parents=True, exist_ok=True)
+    seconds: dict[str, float] = json.loads(record.read_text()) if record.is_file() else {}
+    for title, command in steps.items():
+        if title in seconds:
+            print(f"── {title}: done before, in {seconds[title]:.0f} s")
+            continue
+        seconds[title] = round(run(title, command), 1)
+        write_whole(record, json.dumps(seconds, indent=1) + "\n")
+    return {title: seconds[title] for title in steps}
+
+
+def run(title: str, command: Sequence[str]) -> float:
+    """Run one command and return its seconds; ends the chain with its status if it fails."""
+    print(f"\n── {title}\n   python -m {shlex.join(command)}", flush=True)
+    started = time.monotonic()
+    # Idle threads sleep instead of spinning: the data workers need the cores too.
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+    with subprocess.Popen([sys.executable, "-m", *command], env=environment) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the command got it too: a training writes a checkpoint before it ends
+            process.wait()
+            print("\nThe demo stopped; started again, it goes on from here.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+    if status:
+        print(f"The demo stopped: «{title}» ended with status {status}.", file=sys.stderr)
+        sys.exit(status)
+    return time.monotonic() - started
