@@ -1,7 +1,7 @@
 """What a request says of adapters: LoRAs, ControlNets and image prompts, as plain data."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from modules.schema import bounded
@@ -9,11 +9,17 @@ from modules.schema import bounded
 
 @dataclass(frozen=True)
 class LoRASettings:
-    """One LoRA. weights: its file or run; weight: how strongly it counts, 1 as it was trained."""
+    """One LoRA.
+
+    weights: its file or run. weight: how strongly it counts, 1 as it was trained, 0 not at all. tokens: for
+    official files, which do not say it: the tokens that were added in training, in that order, each with the
+    expression of the words that it began with.
+    """
 
     shorthand: ClassVar[str] = "weights"
     weights: str
     weight: float = 1.0
+    tokens: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

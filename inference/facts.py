@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from inference.networks import Networks
 from inference.settings import Request, Weights
 from inference.sources import checksum
+from inference.stages import Stages
 from inference.tasks import task_of
 from modules.schema import bounded, from_plain
 
@@ -60,9 +60,10 @@ def versions() -> dict[str, str]:
         return {"kaskade": tomllib.load(file)["project"]["version"], "torch": torch.__version__}
 
 
-def origin_of(networks: Networks, batch: Sequence[Request], row: int) -> Origin:
+def origin_of(stages: Stages, batch: Sequence[Request], row: int) -> Origin:
     """What one picture of a batch comes from."""
-    request = batch[row]
+    request, networks = batch[row], stages.networks
+    fingerprints = networks.fingerprints(task_of(request).networks)
     return Origin(
         run=networks.run,
         weights=networks.weights,
@@ -70,7 +71,7 @@ def origin_of(networks: Networks, batch: Sequence[Request], row: int) -> Origin:
         dtype=networks.dtype_name,
         device=networks.device.type,
         versions=versions(),
-        fingerprints=networks.fingerprints(task_of(request).networks),
+        fingerprints=fingerprints | stages.adapters.fingerprints(request),
         pictures_sha256={name: checksum(path) for name, path in request.pictures.items()},
         threads=torch.get_num_threads(),
         batch=Place(len(batch), row),

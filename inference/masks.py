@@ -43,8 +43,8 @@ def widened(image: Image.Image, margins: Margins) -> tuple[Image.Image, Image.Im
     return Image.fromarray(canvas), Image.fromarray(mask)
 
 
-def latent_masks(masks: Tensor, grid: Sequence[int]) -> Tensor:
-    """Masks [B, 1, H, W] as [B, 1, *grid]: 1 for each latent that a masked pixel falls in."""
+def masks_at(masks: Tensor, grid: Sequence[int]) -> Tensor:
+    """Masks [B, 1, H, W] of another size, [B, 1, *grid]: 1 wherever a masked pixel falls in."""
     return F.adaptive_max_pool2d(masks, tuple(grid))
 
 

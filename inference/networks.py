@@ -1,9 +1,9 @@
 """The networks of a cascade: found before anything is built, loaded at first use, moved to their device."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from modules.weights import (
     read_header,
 )
 
+T = TypeVar("T", bound=nn.Module)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -84,12 +85,15 @@ class Networks:
 
         Raises FileNotFoundError when neither is known.
         """
-        beside = folder_around(self.path(stage))
-        source = self.weights.given().get(encoder) or self.facts(stage).get(encoder)
-        source = source or encoder_folder(beside, encoder)
+        return self.encoder_of(encoder, self.path(stage), self.facts(stage))
+
+    def encoder_of(self, encoder: str, path: Path, facts: Mapping[str, Any]) -> str:
+        """The same for any network: its file, and what is known of it."""
+        beside = folder_around(path)
+        source = self.weights.given().get(encoder) or facts.get(encoder) or encoder_folder(beside, encoder)
         if source is None:
             raise FileNotFoundError(
-                f"{encoder}: {self.path(stage)} names none; set weights.{encoder}=<folder or hub name> "
+                f"{encoder}: {path} names none; set weights.{encoder}=<folder or hub name> "
                 f"(the released models use {RELEASED_ENCODERS[encoder]})"
             )
         # An encoder that was made from a config lies in the stage's run.
@@ -112,18 +116,31 @@ class Networks:
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:
         """Lend a network, on the device."""
-        with self._lend(name, str(self.path(name))) as network:
+        with self.lend(self.peek(name)) as network:
             yield network
+
+    def peek_encoder(self, encoder: str, stage: str) -> Any:
+        """A stage's text or image encoder where it lies; two stages with one source share it."""
+        return self._get(encoder, self.encoder_source(encoder, stage))
 
     @contextmanager
     def use_encoder(self, encoder: str, stage: str) -> Iterator[Any]:
-        """Lend a stage's text or image encoder; two stages whose encoders have one source share it."""
-        with self._lend(encoder, self.encoder_source(encoder, stage)) as network:
+        """Lend a stage's text or image encoder, on the device."""
+        with self.lend(self.peek_encoder(encoder, stage)) as network:
             yield network
 
+    def find(self, name: str, weights: str) -> Path:
+        """The file of an adapter of that kind; FileNotFoundError, ValueError when there is none."""
+        return find_weights(weights, name, self.ema)
+
+    def peek_at(self, name: str, source: str | Path) -> Any:
+        """The adapter in a file, or an encoder of any source, where it lies."""
+        return self._get(name, str(source))
+
     @contextmanager
-    def _lend(self, name: str, source: str) -> Iterator[nn.Module]:
-        network = self._get(name, source).to(self.device)
+    def lend(self, network: T) -> Iterator[T]:
+        """A network on the device; afterwards it goes back to where networks are kept."""
+        network.to(self.device)
         try:
             yield network
         finally:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from inference.facts import facts_of, origin_of
 from inference.networks import Networks, pick_device
+from inference.pairing import pair_up
 from inference.pictures import Picture
 from inference.prepare import prepare
 from inference.progress import OnStep, ignore
@@ -59,15 +60,11 @@ class Cascade:
     ) -> list[Picture]:
         """Make pictures: number i has prompts[i] and seeds[i]; a single prompt or seed serves all.
 
-        settings: the other fields of Request (task, negative_prompt, width_px, height_px, image, stage_c, …).
+        settings: the other fields of Request (task, negative_prompt, width_px, height_px, stage_c, loras, …).
+        A list of image, mask or image_prompt gives each picture its own, and so does a list of lists of
+        controls.
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        seeds = [seeds] if isinstance(seeds, int) else list(seeds)
-        number = max(len(prompts), len(seeds))
-        if not {len(prompts), len(seeds)} <= {1, number}:
-            raise ValueError(f"seeds: {len(seeds)} for {len(prompts)} prompts; expected one, or one for each")
-        prompts, seeds = prompts * (number // len(prompts)), seeds * (number // len(seeds))
-        requests = [Request(prompt=p, seed=s, **settings) for p, s in zip(prompts, seeds, strict=True)]
+        requests = pair_up(prompts, seeds, settings)
         return list(self.run(self.batches(requests, batch_size), on_step))
 
     def batches(self, requests: Sequence[Request], batch_size: int) -> list[list[Request]]:
@@ -83,7 +80,7 @@ class Cascade:
         """Make the pictures of prepared batches, one batch after the other."""
         for batch in batches:
             for row, image in enumerate(self.run_batch(batch, on_step)):
-                yield Picture(image, facts_of(batch[row], origin_of(self.networks, batch, row)))
+                yield Picture(image, facts_of(batch[row], origin_of(self.stages, batch, row)))
 
     @torch.inference_mode()
     def run_batch(self, batch: Sequence[Request], on_step: OnStep = ignore) -> list[Image.Image]:

@@ -22,6 +22,7 @@ def prepare(stages: Stages, request: Request) -> Request:
     task = task_of(request)
     check_pictures(request, task)
     stages.networks.check(task.networks)
+    stages.adapters.check(request, task.networks)
     size = picture_size(request.height_px, request.width_px, natural_size(stages, request, task))
     strength = task.strength if request.strength is None else request.strength
     settings = stage_settings(stages, request, task)

@@ -33,7 +33,7 @@ def recreate(config: Config, on_step: OnStep = ignore) -> tuple[Picture, str]:
     [batch] = cascade.batches([request] * origin.batch.rows, origin.batch.rows)
     with threads(origin.threads):
         image = cascade.run_batch(batch, on_step)[origin.batch.row]
-        now = origin_of(cascade.networks, batch, origin.batch.row)
+        now = origin_of(cascade.stages, batch, origin.batch.row)
     picture = Picture(image, facts_of(batch[origin.batch.row], now))
     if np.array_equal(np.asarray(image), np.asarray(original.image)):
         return picture, "the same pixels"

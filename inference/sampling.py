@@ -1,6 +1,6 @@
 """One stage's diffusion, step by step: where it starts, what is kept, what changes on the way."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,13 +9,7 @@ from torch import Tensor, nn
 
 import gdf
 from gdf.sampling import step_times
-
-
-class Inputs(NamedTuple):
-    """What a network is told beside latents and noise level, with the prompt and without it."""
-
-    conditional: Mapping[str, Any]
-    unconditional: Mapping[str, Any]
+from inference.inputs import Inputs
 
 
 class Start(NamedTuple):

@@ -18,9 +18,13 @@ class Source(NamedTuple):
     images: Tensor
     masks: Tensor | None = None
 
+    def row(self, i: int) -> "Source":
+        """One of them, as a batch of its own."""
+        return Source(self.images[i : i + 1], None if self.masks is None else self.masks[i : i + 1])
 
-def open_source(path: str, setting: str = "image") -> Image.Image:
-    """Read a picture as RGB, upright, transparency on white, 16 bits scaled to 8.
+
+def open_source(path: str, setting: str = "image", mode: str = "RGB") -> Image.Image:
+    """Read a picture, upright, 16 bits scaled to 8, transparency on white unless the mode has it.
 
     Raises FileNotFoundError, or ValueError when the file is not a picture, both naming setting and path.
     """
@@ -29,14 +33,15 @@ def open_source(path: str, setting: str = "image") -> Image.Image:
     try:
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened)
-            if upright.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in upright.info:
+            transparent = upright.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in upright.info
+            if transparent and mode != "RGBA":
                 upright = upright.convert("RGBA")
                 white = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(white, upright)
             if upright.mode.startswith("I"):  # 16 bits of grey; Pillow's convert would keep the lowest 8
                 levels = np.asarray(upright, np.float64).clip(0, 65535) / 257
                 upright = Image.fromarray(levels.round().astype(np.uint8))
-            return upright.convert("RGB")
+            return upright.convert(mode)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{setting}: {path} cannot be read as a picture ({error})") from None
 
@@ -50,7 +55,12 @@ def fit(image: Image.Image, size: Size) -> Tensor:
     """Scale to cover the size, cut the middle out: [3, height, width], 0 to 1."""
     if source_size(image) != size:
         image = ImageOps.fit(image, (size.width, size.height), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    return to_pixels(image)
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """A Pillow image of eight bits as a tensor [channels, height, width], 0 to 1."""
+    return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1).float() / 255
 
 
 def checksum(path: str) -> str:

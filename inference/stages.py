@@ -1,6 +1,5 @@
 """The stages of the cascade as functions of latents, conditions and seeds."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,23 +8,20 @@ import torch
 from torch import Tensor
 
 import gdf
+from inference.attached import Adapters
+from inference.inputs import ControlledInputs, Inputs
 from inference.networks import Networks
 from inference.progress import OnStep, Step
-from inference.sampling import Inputs, Start, sample
+from inference.rng import stage_generator
+from inference.sampling import Start, sample
 from inference.settings import Request
 from inference.sizes import Size
 from inference.sources import Source
 from modules.conditions import compress, compressor_grid, latent_size, stage_b_inputs, stage_c_inputs
 
 
-def stage_generator(seed: int, stage: str) -> torch.Generator:
-    """The random numbers of one stage of one picture; drawn on the CPU, so the same for every device."""
-    digest = hashlib.sha256(f"{seed} {stage}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))
-
-
 class Stages:
-    """What each stage does, for a batch of requests that agree in all but prompts, seeds and images.
+    """What each stage does, for a batch of requests that agree in all but prompts, seeds and pictures.
 
     Images are [B, 3, H, W], 0 to 1; compressor latents [B, 16, h, w]; Stage A latents [B, 4, ⌈H/4⌉, ⌈W/4⌉].
     All are float32 on the device; the networks compute in their own number format.
@@ -33,6 +29,7 @@ class Stages:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
+        self.adapters = Adapters(networks)
 
     @property
     def device(self) -> torch.device:
@@ -54,15 +51,23 @@ class Stages:
         at the noise level of the requests' strength, and what of them is kept. source: the requests' own
         pictures, for ControlNets that are not given any.
         """
-        embeds = None if images is None else self._image_embeds(images)
+        settings, t_start = self._steps("stage_c", batch[0], start)
         config = self.networks.peek("stage_c").config
-        shape = (len(batch), config["c_in"], *self.grid_c(batch[0].size))
+        grid = self.grid_c(batch[0].size)
+        embeds = None if images is None else self._image_embeds(images)
         texts, negatives = self._texts("stage_c", batch)
         inputs = Inputs(
             stage_c_inputs(texts, embeds, config["c_clip_img"]),
             stage_c_inputs(negatives, None, config["c_clip_img"]),
         )
-        return self._sample("stage_c", batch, lambda _: inputs, shape, on_step, start)
+        if batch[0].image_prompt:
+            inputs = inputs.with_image_tokens(self.adapters.image_prompts.tokens(batch))
+        inputs_at: Callable[[int], Inputs] = inputs
+        if controls := batch[0].controls:
+            maps = self.adapters.controls.maps(batch, grid, source)
+            inputs_at = ControlledInputs(inputs, maps, controls, settings.steps)
+        shape = (len(batch), config["c_in"], *grid)
+        return self._sample("stage_c", batch, inputs_at, shape, on_step, settings, start, t_start)
 
     def sample_b(self, batch: Sequence[Request], latents: Tensor, on_step: OnStep) -> Tensor:
         """Draw the Stage A latents of pictures whose compressor latents are given."""
@@ -71,7 +76,8 @@ class Stages:
         shape = (len(batch), self.networks.peek("stage_b").config["c_in"], *sides)
         texts, negatives = self._texts("stage_b", batch)
         inputs = Inputs(stage_b_inputs(texts, latents), stage_b_inputs(negatives, torch.zeros_like(latents)))
-        return self._sample("stage_b", batch, lambda _: inputs, shape, on_step)
+        settings, _ = self._steps("stage_b", batch[0])
+        return self._sample("stage_b", batch, inputs, shape, on_step, settings)
 
     def decode(self, latents: Tensor, size: Size) -> Tensor:
         """Stage A latents to images, cut to the size where the latents cover a few pixels more."""
@@ -108,12 +114,25 @@ class Stages:
 
     def _texts(self, stage: str, batch: Sequence[Request]) -> tuple[Any, Any]:
         """Features of the prompts and of the negative prompts."""
-        with self.networks.use_encoder("text_encoder", stage) as encoder:
+        with (
+            self.networks.use_encoder("text_encoder", stage) as encoder,
+            self.adapters.loras.on_encoder(stage, encoder, batch[0]),
+        ):
             return encoder([r.prompt for r in batch]), encoder([r.negative_prompt for r in batch])
 
     def _image_embeds(self, images: Tensor) -> Tensor:
         with self.networks.use_encoder("image_encoder", "stage_c") as encoder:
             return encoder(images.to(self.device))
+
+    def _steps(
+        self, stage: str, request: Request, start: Start | None = None
+    ) -> tuple[gdf.SamplingSettings, float]:
+        """How a stage is sampled, and from which noise level on: with a start from the request's strength."""
+        settings = self.networks.sampling(stage, getattr(request, stage))
+        if start is None or request.strength is None:
+            return settings, 1.0
+        # As many steps per noise level as without a start.
+        return replace(settings, steps=max(1, round(settings.steps * request.strength))), request.strength
 
     def _sample(
         self,
@@ -122,19 +141,18 @@ class Stages:
         inputs_at: Callable[[int], Inputs],
         shape: tuple[int, ...],
         on_step: OnStep,
+        settings: gdf.SamplingSettings,
         start: Start | None = None,
+        t_start: float = 1.0,
     ) -> Tensor:
         """Run the diffusion of a stage; its arithmetic is float32, the network's its own."""
-        settings = self.networks.sampling(stage, getattr(batch[0], stage))
-        t_start = 1.0
-        if start is not None and batch[0].strength is not None:
-            t_start = batch[0].strength
-            # As many steps per noise level as without a start.
-            settings = replace(settings, steps=max(1, round(settings.steps * t_start)))
         diffusion = gdf.build(self.networks.facts(stage)["gdf"])
         generators = [stage_generator(request.seed, stage) for request in batch]
         noise = gdf.randn(shape, generators, self.device)
-        with self.networks.use(stage) as network:
+        with (
+            self.networks.use(stage) as network,
+            self.adapters.on_stage(stage, network, batch[0]),
+        ):
             steps = sample(network, diffusion, settings, inputs_at, noise, generators, start, t_start)
             for step, latents in enumerate(steps, start=1):
                 on_step(Step(stage, step, settings.steps, latents))

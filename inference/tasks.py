@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from inference.masks import latent_masks, put_back
+from inference.masks import masks_at, put_back
 from inference.originals import originals
 from inference.progress import OnStep
 from inference.sampling import Start
@@ -71,7 +71,7 @@ def inpaint(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor
     source = originals(batch)
     assert source.masks is not None  # the task takes masks or margins
     grid = stages.grid_c(batch[0].size)
-    start = Start(stages.compress(source.images, grid), latent_masks(source.masks, grid).to(stages.device))
+    start = Start(stages.compress(source.images, grid), masks_at(source.masks, grid).to(stages.device))
     drawn = _decode(stages, batch, stages.sample_c(batch, on_step, start=start, source=source), on_step)
     return put_back(drawn, source.images, source.masks, batch[0].edge_px) if batch[0].keep else drawn
 

@@ -13,7 +13,7 @@ from PIL import Image
 from gdf import SAMPLERS
 from inference import Cascade, Picture, Request, StageSettings, Step
 from inference.originals import originals
-from inference.stages import stage_generator
+from inference.rng import stage_generator
 
 FAST = {"stage_c": StageSettings(steps=2), "stage_b": StageSettings(steps=2)}
 
@@ -161,7 +161,7 @@ def test_batches_hold_what_agrees_and_keep_the_order(cascade: Cascade) -> None:
 def test_prompts_and_seeds_pair_up(cascade: Cascade) -> None:
     made = cascade.generate(["a", "red"], [1, 2], task="preview", **FAST)
     assert [(p.facts["prompt"], p.facts["seed"]) for p in made] == [("a", 1), ("red", 2)]
-    with pytest.raises(ValueError, match="3 for 2 prompts"):
+    with pytest.raises(ValueError, match="prompt: 2 for 3 pictures"):
         cascade.generate(["a", "red"], [1, 2, 3])
 
 
