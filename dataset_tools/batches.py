@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from dataset_tools.fetch import ShardReader
 from dataset_tools.sample_refs import Report, SampleRef, ShardIndexer, Skipped, sample_rng
 from dataset_tools.sources import one_line
 from dataset_tools.walker import Walker
+from modules.adapters.filters import ControlFilter
 
 SNAPSHOT_EVERY = 32
 """Batches between two states that a worker sends; those between are walked again, without decoding."""
@@ -23,6 +24,7 @@ class Batch(TypedDict):
     """Pictures of one size and what belongs to them, row by row."""
 
     images: Tensor  # uint8 [B, 3, H, W]
+    control: NotRequired[Tensor]  # uint8 [B, c, h, w], what a control filter made of them
     captions: list[str]
     keys: list[str]
     facts: list[dict[str, Any]]
@@ -79,13 +81,14 @@ class WorkerDataset(IterableDataset):
         walker = self._walker(indexer, lane, num_workers)
         first = self.rank * self.config.batch_size if self.by_samples else 0
         rows = range(first, first + self.config.batch_size)
+        control = self.config.control_filter()
         start = self.lanes[lane].done
         try:
             for refs in walker.batches():
                 number = walker.num_batches - 1
                 if number < start or (number - start) % stride != turn:
                     continue
-                batch = make_batch(refs, rows, self.config, self.seed, reader, skipped.append)
+                batch = make_batch(refs, rows, self.config, self.seed, reader, skipped.append, control)
                 snapshot = walker.state() if number % SNAPSHOT_EVERY == 0 else None
                 yield Item(lane, number, walker.epoch, batch, snapshot, skipped[:])
                 skipped.clear()
@@ -116,9 +119,17 @@ class WorkerDataset(IterableDataset):
 
 
 def make_batch(
-    refs: list[SampleRef], rows: range, config: DataConfig, seed: int, reader: ShardReader, report: Report
+    refs: list[SampleRef],
+    rows: range,
+    config: DataConfig,
+    seed: int,
+    reader: ShardReader,
+    report: Report,
+    control: ControlFilter | None = None,
 ) -> Batch | None:
     """Decode some rows of a batch of references; None when no picture of the whole batch can be decoded.
+
+    control: makes the control pictures of what was decoded.
 
     A picture that fails gives its row to the next one of the whole batch that does not. Which one that is
     depends on the batch alone, not on who decodes which rows, and the walk goes on as if nothing had
@@ -136,12 +147,23 @@ def make_batch(
                 break
         else:
             return None
-    return Batch(
+    batch = Batch(
         images=torch.stack(images),
         captions=[ref.caption for ref in chosen],
         keys=[ref.key for ref in chosen],
         facts=[ref.facts for ref in chosen],
     )
+    if control is not None:
+        pairs = zip(images, chosen, strict=True)
+        batch["control"] = torch.cat([_control(image, ref, seed, control) for image, ref in pairs])
+    return batch
+
+
+def _control(image: Tensor, ref: SampleRef, seed: int, control: ControlFilter) -> Tensor:
+    """The control picture, uint8 [1, c, h, w], of one picture [3, H, W], with chance of the sample's own."""
+    chance = sample_rng(seed, ref.epoch, ref.key, "control").getrandbits(63)
+    made = control(image[None] / 255, [torch.Generator().manual_seed(chance)])
+    return (made * 255).round().byte()
 
 
 def _picture(

@@ -7,6 +7,7 @@ from typing import Any
 from dataset_tools.buckets import RELEASED_RATIOS, Buckets
 from dataset_tools.decode import CROPS
 from dataset_tools.filters import Filter
+from modules.adapters.filters import ControlFilter, build_filter
 
 SPLITS = ("auto", "shards", "samples")
 MISSING_CAPTIONS = ("skip", "empty")
@@ -25,6 +26,7 @@ class DataConfig:
     random_ratio: float = 0.05
     crop: str = "center"
     flip: float = 0.0
+    control: dict[str, Any] | None = None
     filters: list[Filter] = field(default_factory=list)
     caption: str = "txt"
     alternative_caption: str | None = None
@@ -51,7 +53,13 @@ class DataConfig:
             _require_one_of(key, getattr(self, key), tuple(known))
         for each in self.filters:
             each.check()
+        self.control_filter()
         self.buckets()
+
+    def control_filter(self) -> ControlFilter | None:
+        """The filter that data workers run, if any. Raises ValueError for one that cannot be made."""
+        made = build_filter(self.control, where="data.control") if self.control else None
+        return made if made and made.in_workers else None
 
     def buckets(self) -> Buckets:
         """The picture sizes of this config. Raises ValueError when a ratio or the size does not work."""

@@ -14,7 +14,7 @@ from dataset_tools.stream import Stream
 class Feed(NamedTuple):
     """What one step learns from."""
 
-    batches: list[Batch]  # one per micro-batch; images uint8 [B, 3, H, W] on the device
+    batches: list[Batch]  # one per micro-batch; pictures uint8 [B, c, H, W] on the device
     seconds: float  # spent waiting for it
 
     @property
@@ -38,7 +38,11 @@ def feeds(
 
 
 def placed(batch: Batch, device: torch.device, channels_last: bool = False) -> Batch:
-    """The batch with its images on the device, in the memory layout that the networks have."""
+    """The batch with its pictures on the device, in the memory layout that the networks have."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    images = batch["images"].to(device, non_blocking=True, memory_format=layout)
-    return cast(Batch, {**batch, "images": images})
+    pictures = {
+        name: value.to(device, non_blocking=True, memory_format=layout)
+        for name, value in batch.items()
+        if isinstance(value, torch.Tensor)
+    }
+    return cast(Batch, {**batch, **pictures})

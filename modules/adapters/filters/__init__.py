@@ -73,8 +73,8 @@ def build_filter(
 ) -> ControlFilter:
     """Make the filter that `spec` names, {"name": ..., settings ...}.
 
-    compressor: for filters that need one. where: the dotted key of `spec`, for messages. ConfigError names
-    the nearest filter or setting, FileNotFoundError a file that is not there.
+    compressor: for filters that need one; it may also be set later. where: the dotted key of `spec`, for
+    messages. ConfigError names the nearest filter or setting, FileNotFoundError a file that is not there.
     """
     settings = dict(spec)
     name = settings.pop("name", None)
@@ -83,8 +83,6 @@ def build_filter(
     module = importlib.import_module(f"{__name__}.{name}")
     kind = next(cls for cls in vars(module).values() if is_filter(cls, module.__name__))
     made = from_plain(kind, settings, where)
-    if kind.needs_compressor and compressor is None:
-        raise ConfigError(f"{join(where, 'name')}: the filter {name} needs a semantic compressor")
     made.compressor = compressor
     return made
 

@@ -32,7 +32,8 @@ class SuperResolution(ControlFilter):
 
     @torch.no_grad()
     def __call__(self, images: Tensor, generators: Generators) -> Tensor:
-        assert self.compressor is not None  # build_filter sees to it
+        if self.compressor is None:
+            raise ValueError("the control filter super_resolution needs a semantic compressor")
         if self.as_published:
             small = shrunk(images, self.scale, antialias=False)
             latents = self.compressor(normalise_images(small)).float()
