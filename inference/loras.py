@@ -13,7 +13,6 @@ from inference.networks import Networks
 from inference.settings import Request
 from modules.adapters.lora import LoRA
 from modules.adapters.lora_state import LoRAState
-from modules.adapters.official_names import name_layers
 from modules.adapters.tokens import TrainedTokens
 from modules.encoders import TextEncoder
 from modules.weights import fingerprint
@@ -42,8 +41,9 @@ class StoredLoRA:
     def for_stage(self, stage: str, network: nn.Module) -> list[Change]:
         """What is to be attached to a stage; ValueError when it does not fit."""
         if stage not in self._changes:
-            state = name_layers(self.state, network) if stage == self.stage else LoRAState()
-            self._changes[stage] = [LoRA.from_state(state, network)] if state.parts["unet"] else []
+            layers = self.state.parts["unet"] or self.state.numbered
+            is_changed = stage == self.stage and layers
+            self._changes[stage] = [LoRA.from_state(self.state, network)] if is_changed else []
         return self._changes[stage]
 
     def for_encoder(self, stage: str, encoder: TextEncoder) -> list[Change]:

@@ -11,23 +11,11 @@ import torch
 from PIL import Image
 
 from gdf import SAMPLERS
-from inference import Cascade, Picture, Request, StageSettings, Step
+from inference import TASKS, Cascade, Picture, Request, StageSettings, Step
 from inference.originals import originals
 from inference.rng import stage_generator
 
 FAST = {"stage_c": StageSettings(steps=2), "stage_b": StageSettings(steps=2)}
-
-
-@pytest.fixture(scope="module")
-def cascade(tiny_runs: Path) -> Cascade:
-    return Cascade.load(str(tiny_runs), device="cpu", image_encoder=str(tiny_runs / "image_encoder"))
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> str:
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    Image.fromarray(pixels).resize((64, 48)).save(tmp_path / "photo.png")
-    return str(tmp_path / "photo.png")
 
 
 def pixels(picture: Picture) -> np.ndarray:
@@ -39,13 +27,14 @@ def differ(a: Picture, b: Picture) -> bool:
     return pixels(a).shape != pixels(b).shape or np.abs(pixels(a) - pixels(b)).max() > 1
 
 
-@pytest.mark.parametrize(
-    "task", ["text_to_image", "image_variation", "image_to_image", "reconstruct", "preview"]
-)
-def test_every_task_makes_pictures_of_the_size_asked_for(cascade: Cascade, photo: str, task: str) -> None:
-    image = None if task in ("text_to_image", "preview") else photo
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_makes_pictures_of_the_size_asked_for(
+    cascade: Cascade, photo: str, mask: str, task: str
+) -> None:
+    made_from: dict[str, Any] = {} if task in ("text_to_image", "preview") else {"image": photo}
+    made_from |= {"inpaint": {"mask": mask}, "outpaint": {"margins": {"left_px": 9}}}.get(task, {})
     pictures = cascade.generate(
-        "a red circle", [1, 2], task=task, image=image, width_px=44, height_px=32, **FAST
+        "a red circle", [1, 2], task=task, width_px=44, height_px=32, **made_from, **FAST
     )
     expected = (8 * 5, 8 * 3) if task == "preview" else (44, 32)
     assert [p.image.size for p in pictures] == [expected] * 2
