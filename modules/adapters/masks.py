@@ -27,8 +27,8 @@ def rectangle(height: int, width: int, area: float, generator: torch.Generator) 
     share = area ** uniform(generator)
     rows = min(height, max(1, round(height * share)))
     columns = min(width, max(1, round(width * area / share)))
-    top = round(uniform(generator, 0, height - rows))
-    left = round(uniform(generator, 0, width - columns))
+    top = int(uniform(generator, 0, height - rows + 1))
+    left = int(uniform(generator, 0, width - columns + 1))
     mask = torch.zeros(1, 1, height, width)
     mask[..., top : top + rows, left : left + columns] = 1
     return mask

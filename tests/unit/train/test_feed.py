@@ -8,15 +8,9 @@ from train.feed import placed
 
 def test_pictures_and_their_controls_are_laid_out_as_the_networks_are() -> None:
     images, control = (torch.zeros(2, c, 8, 8, dtype=torch.uint8) for c in (3, 4))
-    batch = {
-        "images": images,
-        "control": control,
-        "captions": ["a", "b"],
-        "keys": ["0", "1"],
-        "facts": [{}, {}],
-    }
-    found = placed(batch, torch.device("meta"), channels_last=True)  # type: ignore[arg-type]
-    for name in ("images", "control"):
-        assert found[name].device.type == "meta"  # type: ignore[literal-required]
-        assert found[name].is_contiguous(memory_format=torch.channels_last)  # type: ignore[literal-required]
+    batch = Batch(images=images, control=control, captions=["a", "b"], keys=["0", "1"], facts=[{}, {}])
+    found = placed(batch, torch.device("meta"), channels_last=True)
+    for pictures in (found["images"], found["control"]):
+        assert pictures.device.type == "meta"
+        assert pictures.is_contiguous(memory_format=torch.channels_last)
     assert found["captions"] == ["a", "b"]
