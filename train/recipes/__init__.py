@@ -5,6 +5,7 @@ from collections.abc import Callable
 from modules.schema import ConfigError, nearest
 from train.config import Config
 from train.recipe import Recipe
+from train.recipes.controlnet import ControlNetRecipe
 from train.recipes.ip_adapter import IPAdapterRecipe
 from train.recipes.lcm import LCMRecipe
 from train.recipes.lora import LoRARecipe
@@ -20,6 +21,7 @@ RECIPES: dict[str, Callable[[Config], Recipe]] = {
     "previewer": PreviewerRecipe,
     "lcm": LCMRecipe,
     "lora": LoRARecipe,
+    "controlnet": ControlNetRecipe,
     "ip_adapter": IPAdapterRecipe,
 }
 
