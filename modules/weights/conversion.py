@@ -17,7 +17,8 @@ from modules.weights.writers import ENDING, WRITERS, Settings
 
 GROUPS = {  # the networks of diffusers' two pipelines, by their names
     "prior": ("stage_c", "text_encoder", "image_encoder"),
-    "decoder": ("stage_b", "stage_a", "text_encoder"),
+    # The compressor has no place in a pipeline, but says how many pixels its latents stand for.
+    "decoder": ("stage_b", "stage_a", "text_encoder", "semantic_compressor"),
 }
 
 
