@@ -1,4 +1,7 @@
-"""Finding faces and telling whose they are, by insightface, an optional library."""
+"""Finding faces and telling whose they are, by insightface, an optional library.
+
+Written for its version 2.1; it has not been run with its models, which were not at hand.
+"""
 
 from functools import lru_cache
 from pathlib import Path
@@ -39,17 +42,19 @@ def load_library() -> Any:
 
 @lru_cache(maxsize=1)
 def face_finder(weights: str) -> Any:
-    """insightface's finder with the models of a folder; it looks for them in <root>/models/<name>."""
-    folder = Path(weights).resolve()
-    if folder.parent.name != "models":
-        raise ValueError(f"{weights}: insightface expects its model pack in a folder called models")
-    finder = load_library()(
-        name=folder.name,
-        root=str(folder.parent.parent),
-        allowed_modules=["detection", "recognition"],
-        providers=["CPUExecutionProvider"],
-    )
-    finder.prepare(ctx_id=-1, det_size=(DETECTION_PX, DETECTION_PX))
+    """insightface's finder with the models of a folder; ValueError when they are not what it expects."""
+    library = load_library()
+    try:
+        # Only the whole path of a folder that exists: insightface would fetch what it knows by name.
+        finder = library(
+            name=str(Path(weights).resolve(strict=True)),
+            allowed_modules=["detection", "recognition"],
+            providers=["CPUExecutionProvider"],
+        )
+        finder.prepare(ctx_id=-1, det_size=(DETECTION_PX, DETECTION_PX))
+    except Exception as error:  # its runtime raises all kinds on files that it cannot use
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{weights}: not the models of a face finder ({reason}); {HOW_TO_GET}") from error
     return finder
 
 

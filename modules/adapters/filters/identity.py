@@ -20,7 +20,7 @@ COLOURS = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1))
 class Identity(ControlFilter):
     """Face embeddings [B, 512, H / 32, W / 32], zero where there is no face.
 
-    weights: folder <root>/models/<pack> of insightface's .onnx files. drop: chance that a face is left out.
+    weights: folder with the .onnx files of insightface's model pack. drop: chance that a face is left out.
     full: chance that a picture's largest face is said of the whole picture, so that its place stays open.
     """
 
