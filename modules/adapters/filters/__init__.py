@@ -42,13 +42,12 @@ class ControlFilter(ABC):
     """Base of the filters. Subclasses are dataclasses whose fields are the settings.
 
     channels: of the control picture. in_workers: whether data workers can run it, where results are stored in
-    eight bits; other filters run in the recipe. needs_compressor: whether `compressor` has to be given.
+    eight bits; other filters run in the recipe. compressor: set for those that look through one.
     """
 
     name: ClassVar[str]
     channels: int = 1
     in_workers: ClassVar[bool] = True
-    needs_compressor: ClassVar[bool] = False
     compressor: SemanticCompressor | None = None
 
     def __init_subclass__(cls) -> None:

@@ -23,7 +23,7 @@ class Edge(ControlFilter):
     """
 
     weights: str | None = None
-    size_px: int | None = bounded(None, least=8)
+    size_px: int | None = bounded(224, least=8)
 
     def __post_init__(self) -> None:
         if self.weights:

@@ -24,7 +24,6 @@ class SuperResolution(ControlFilter):
     scale: float = bounded(0.5, least=0.01, most=1.0)
     as_published: bool = False
     in_workers = False
-    needs_compressor = True
 
     @property
     def channels(self) -> int:  # type: ignore[override]
