@@ -1,6 +1,6 @@
 """The layers of a network that an adapter can be put beside, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -48,12 +48,19 @@ def choose(layers: Mapping[str, nn.Module], patterns: Mapping[str, int]) -> dict
             raise ValueError(f"LoRA layers {pattern!r}: expected a rank of at least 0, found {rank}")
         matching = [name for name in layers if fnmatchcase(name, pattern)]
         if not matching:
-            raise ValueError(f"LoRA layers {pattern!r}: matches no layer; {nearest(pattern, layers)}")
+            raise ValueError(f"LoRA layers {pattern!r}: matches no layer; {near(pattern, layers)}")
         chosen |= dict.fromkeys(matching, rank)
     ranks = {name: chosen[name] for name in layers if chosen.get(name)}
     if not ranks:
         raise ValueError(f"LoRA layers {dict(patterns)}: choose no layer; give one of them a rank above 0")
     return ranks
+
+
+def near(pattern: str, layers: Iterable[str]) -> str:
+    """The end of a message about a pattern that matches nothing: what names end like its last words."""
+    words = pattern.lstrip("*.")
+    length = words.count(".") + 1
+    return nearest(words, {".".join(name.split(".")[-length:]) for name in layers})
 
 
 def find(layers: Mapping[str, nn.Module], name: str) -> nn.Module:

@@ -45,7 +45,7 @@ class LoRALayer(nn.Module):
         self.lora_down, self.lora_up = Factor(down), Factor(up)
         self.register_buffer("alpha", torch.empty((), dtype=torch.float32))
         self.dora_scale = None if dora is None else nn.Parameter(torch.empty(dora, dtype=torch.float32))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
