@@ -1,7 +1,7 @@
 """LCM: a copy of a diffusion network learns to draw in a few steps, unguided, what it drew in many."""
 
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -23,14 +23,14 @@ class LCMSettings:
     """base: the network's own recipe; its `sampling` says how the student draws. The rest: Distillation."""
 
     name: str
-    base: dict[str, Any]
+    base: dict[str, Any] = field(default_factory=dict)
     teacher: gdf.SamplingSettings = gdf.SamplingSettings(steps=40, shift=2.0, sampler="ddim")
     num_times: int = bounded(200, 1)
     huber: float = bounded(0.00054, 0.0)
 
     def __post_init__(self) -> None:
         if self.teacher.sampler != "ddim":
-            raise ValueError(f"teacher.sampler: expected ddim, found {self.teacher.sampler!r}")
+            raise ValueError(f"teacher: expected sampler ddim, found {self.teacher.sampler!r}")
         if self.num_times % self.teacher.steps:
             raise ValueError(
                 f"num_times: expected a multiple of teacher.steps ({self.teacher.steps}),"
