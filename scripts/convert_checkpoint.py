@@ -13,10 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from dataset_tools.progress import progress_bar
-from modules.adapters.lora_state import LoRAState
 from modules.adapters.official_names import name_layers
 from modules.schema import nearest
 from modules.weights.conversion import GROUPS, chosen, convert, gather
@@ -25,7 +22,7 @@ from modules.weights.lora_files import OFFICIAL, read_lora, write_lora
 from modules.weights.lora_layouts import LAYOUTS
 from modules.weights.parts import Part
 from modules.weights.writers import WRITERS, Settings
-from scripts.weights import DTYPES, described, holds_lora, meta_network, run_command, size_of
+from scripts.weights import DTYPES, described, holds_lora, in_format, meta_network, run_command, size_of
 
 LORA_LAYOUTS = (*LAYOUTS, OFFICIAL)
 
@@ -77,18 +74,6 @@ def convert_lora(options: argparse.Namespace) -> None:
     dtype = DTYPES.get(options.dtype)
     write_lora(options.out, state if dtype is None else in_format(state, dtype), options.to)
     print(f"written: {options.out} ({size_of(options.out)}), as {options.to}")
-
-
-def in_format(state: LoRAState, dtype: torch.dtype) -> LoRAState:
-    """The LoRA with its factors in another number format."""
-    parts = {
-        part: {
-            name: each._replace(down=each.down.to(dtype), up=each.up.to(dtype))
-            for name, each in layers.items()
-        }
-        for part, layers in state.parts.items()
-    }
-    return replace(state, parts=parts)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

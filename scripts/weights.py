@@ -3,10 +3,12 @@
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from modules.adapters.lora_state import LoRAState
 from modules.network import Network
 from modules.registry import build
 from modules.weights import describe, find_weights
@@ -44,6 +46,18 @@ def meta_network(path: Path, name: str) -> Network:
     _, config = describe(find_weights(path, name), name)
     with torch.device("meta"):
         return build(name, config)
+
+
+def in_format(state: LoRAState, dtype: torch.dtype) -> LoRAState:
+    """The LoRA with its factors in another number format."""
+    parts = {
+        part: {
+            name: each._replace(down=each.down.to(dtype), up=each.up.to(dtype))
+            for name, each in layers.items()
+        }
+        for part, layers in state.parts.items()
+    }
+    return replace(state, parts=parts)
 
 
 def described(part: Part) -> str:

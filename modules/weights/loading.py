@@ -85,10 +85,20 @@ def load_network(
     file = find_weights(path, name, ema)
     if file.suffix == imagenet.ENDING:
         return imagenet.compressor_from_imagenet(file, changes or {}).to(device, dtype)
-    part = pick_part(file, name, ema)
+    return filled(pick_part(file, name, ema), device=device, dtype=dtype, changes=changes)
+
+
+def filled(
+    part: Part,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Network:
+    """The network of a part, with its weights; keywords and errors as in `load_network`."""
     with torch.device("meta"):
-        network = build(name, {**part.config, **(changes or {})})
-    check_tensors(file, network.state_dict(), part.state)
+        network = build(part.name, {**part.config, **(changes or {})})
+    check_tensors(part.origin or part.name, network.state_dict(), part.state)
     tensors = {key: tensor.to(dtype).read().to(device) for key, tensor in part.state.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     return network
@@ -114,7 +124,7 @@ def pick_part(file: Path, name: str, ema: bool = True) -> Part:
     return parts[name]
 
 
-def check_tensors(file: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def check_tensors(file: Path | str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise ValueError, naming some, unless both have the same names and shapes."""
     for what, names in (
         ("missing", expected.keys() - found.keys()),
