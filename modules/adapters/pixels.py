@@ -24,11 +24,11 @@ def short_side_at_most(x: Tensor, size_px: int | None) -> tuple[int, int]:
 def gaussian_blur(x: Tensor, kernel_px: int, sigma_px: float | None = None) -> Tensor:
     """Blur with a Gaussian cut off at kernel_px (odd), the picture continued by reflection.
 
-    sigma_px: None takes OpenCV's rule for a kernel, 0.3 ((kernel_px - 1) / 2 - 1) + 0.8. The radius may not
-    reach beyond the opposite border.
+    sigma_px: None takes OpenCV's rule for a kernel, 0.3 ((kernel_px - 1) / 2 - 1) + 0.8. Small pictures are
+    blurred with as much of the kernel as their reflection allows.
     """
-    radius = kernel_px // 2
-    sigma = sigma_px if sigma_px is not None else 0.3 * (radius - 1) + 0.8
+    sigma = sigma_px if sigma_px is not None else 0.3 * (kernel_px // 2 - 1) + 0.8
+    radius = min(kernel_px // 2, min(x.shape[-2:]) - 1)
     places = torch.arange(-radius, radius + 1, dtype=torch.float32, device=x.device)
     weights = torch.softmax(-0.5 * (places / sigma) ** 2, 0).to(x.dtype)
     channels = x.shape[1]

@@ -119,8 +119,9 @@ def test_masks_by_saliency(case: Case, tmp_path: Path) -> None:
 
 @every_case
 def test_faces_on_a_grid(case: Case) -> None:
-    given = case.part("identity.in")
-    faces = [Faces(given[f"boxes{i}"], given[f"ids{i}"]) for i in range(2)]
-    assert torch.equal(face_grid(faces, (128, 160)), case.tensors["identity.face_mtx"])
-    shown = face_preview(torch.full((2, 3, 128, 160), 0.25), faces)
+    given, recorded = case.part("identity.in"), case.tensors["identity.face_mtx"]
+    faces = [Faces(given[f"boxes{i}"], given[f"ids{i}"]) for i in range(len(recorded))]
+    height, width = (32 * side for side in recorded.shape[2:])
+    assert torch.equal(face_grid(faces, (height, width)), recorded)
+    shown = face_preview(torch.full((len(faces), 3, height, width), 0.25), faces)
     close(shown[..., ::32, ::32], case.tensors["identity.visual_aid_every_32px"])

@@ -30,6 +30,11 @@ class Brightness(ControlFilter):
     sigma_px: tuple[float, float] = (0.1, 2.0)
     as_published: bool = False
 
+    def __post_init__(self) -> None:
+        low, high = self.sigma_px
+        if not 0 < low <= high:
+            raise ValueError(f"sigma_px: expected two widths above 0, found [{low}, {high}]")
+
     def __call__(self, images: Tensor, generators: Generators) -> Tensor:
         if self.as_published:
             size = (self.size_px, self.size_px) if self.size_px else tuple(images.shape[-2:])
@@ -49,9 +54,7 @@ class Brightness(ControlFilter):
         blobs, sigma = uniform(generator) < self.blobs, uniform(generator, *self.sigma_px)
         if not blobs:
             return value
-        kernel_px = min(self.blur_px, 2 * min(value.shape[-2:]) - 1)  # reflection goes no further
-        value = gaussian_blur(value, kernel_px, sigma) if kernel_px > 1 else value
-        return closed(value, self.closing_px // 2)
+        return closed(gaussian_blur(value, self.blur_px, sigma), self.closing_px // 2)
 
 
 def thirds(value: Tensor, reference: Tensor) -> Tensor:

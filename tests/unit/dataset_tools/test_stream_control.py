@@ -102,6 +102,7 @@ def test_filters_that_need_networks_are_left_to_the_recipe(make_shards, name):
         ({"name": "canny", "hig": 3}, "data.control.hig: unknown key; did you mean 'high'"),
         ({"name": "canny", "size_px": 3}, "data.control.size_px: expected at least 8, found 3"),
         ({"name": "inpainting", "area": [0.9, 0.2]}, "data.control.area: expected two shares"),
+        ({"name": "brightness", "sigma_px": [0.0, 1.0]}, "data.control.sigma_px: expected two widths"),
     ],
 )
 def test_a_wrong_filter_is_named_before_anything_is_read(make_shards, control, message):

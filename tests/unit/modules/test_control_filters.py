@@ -237,6 +237,12 @@ def test_blur_agrees_with_torchvisions(kernel_px: int, sigma: float | None) -> N
     torch.testing.assert_close(gaussian_blur(x, kernel_px, sigma), expected)
 
 
+def test_blur_of_pictures_smaller_than_its_kernel() -> None:
+    assert torch.allclose(gaussian_blur(torch.full((1, 1, 2, 30), 0.3), 141), torch.tensor(0.3))
+    row = torch.rand(1, 1, 1, 40)
+    torch.testing.assert_close(gaussian_blur(row, 1), row)
+
+
 def test_dilation_is_by_a_diamond_and_closing_fills_holes() -> None:
     point = torch.zeros(1, 1, 9, 9)
     point[..., 4, 4] = 1
