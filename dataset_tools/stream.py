@@ -123,6 +123,7 @@ class Stream:
             num_workers=self.config.num_workers,
             prefetch_factor=self.config.prefetch if self.config.num_workers else None,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else it would draw from torch's own when it is opened
         )
 
     def _take(self, item: Item) -> Batch | None:
