@@ -18,10 +18,5 @@ def false_colours(latents: Tensor) -> Tensor:
 
 
 def control_pictures(control: Tensor) -> Tensor:
-    """What a ControlNet sees [B, c, h, w] as pictures [B, 3, h, w]; latents in false colours."""
-    channels = control.shape[1]
-    if channels == 1:
-        return control.expand(-1, 3, -1, -1)
-    if channels in (3, 4):  # the fourth says where the picture is painted over, which shows
-        return control[:, :3]
-    return false_colours(control)
+    """What a ControlNet sees, [B, c, h, w] in [0, 1], as pictures [B, 3, h, w]: the first channel or three."""
+    return control[:, :3] if control.shape[1] >= 3 else control[:, :1].expand(-1, 3, -1, -1)

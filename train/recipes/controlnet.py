@@ -16,7 +16,7 @@ from modules.weights import describe, load_network
 from train.conditioning import keep_rows
 from train.config import Config
 from train.networks import NetworkSettings, check_networks, evaluating, learning_network
-from train.pictures import control_pictures, pictures
+from train.pictures import control_pictures, false_colours, pictures
 from train.recipes.diffusion import Extra
 from train.recipes.wrapper import Wrapper
 from train.rng import StepRng
@@ -45,12 +45,12 @@ class ControlNetRecipe(Wrapper):
 
     def __init__(self, config: Config) -> None:
         self.settings = from_plain(ControlNetSettings, config.recipe, "recipe")
+        if self.settings.base.get("name") != "stage_c":
+            raise ConfigError("recipe.base.name: expected stage_c, the only network that takes controls")
         super().__init__(config, own=self.learning)
         own = {name: config.model[name] for name in self.learning if name in config.model}
         self.model = from_plain(ControlNetModel, own, "model")
         check_networks(self.model, self.learning)
-        if self.base.network_name != "stage_c":
-            raise ConfigError("recipe.base.name: expected stage_c, the only one that takes controls")
         if config.data.control is None:
             raise ConfigError("data.control: missing; name a filter, such as {name: canny}")
         self.spec = config.data.control
@@ -81,7 +81,8 @@ class ControlNetRecipe(Wrapper):
         control = self._control(batch, rng)
         with evaluating(self.controlnet):
             rows = self.base.sample({**batch, "control": control}, rng)
-        return {"original": rows.pop("original"), "control": control_pictures(control), **rows}
+        shown = control_pictures(control) if self.filter.in_workers else false_colours(control)
+        return {"original": rows.pop("original"), "control": shown, **rows}
 
     def _extra(self, batch: Batch, rng: StepRng, learning: bool) -> Extra:
         """Control maps, also for the unconditional half: guidance is to strengthen the caption alone."""
