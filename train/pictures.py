@@ -18,5 +18,5 @@ def false_colours(latents: Tensor) -> Tensor:
 
 
 def control_pictures(control: Tensor) -> Tensor:
-    """What a ControlNet sees, [B, c, h, w] in [0, 1], as pictures [B, 3, h, w]: the first channel or three."""
+    """What a ControlNet sees, [B, c, h, w] in [0, 1], as pictures [B, 3, h, w]: its first one or three."""
     return control[:, :3] if control.shape[1] >= 3 else control[:, :1].expand(-1, 3, -1, -1)
