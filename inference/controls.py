@@ -84,11 +84,9 @@ class ControlNets:
     def _control(self, i: int, request: Request, grid: tuple[int, int], source: Source | None) -> Tensor:
         """What a ControlNet is to see for one request: [1, c, h, w]."""
         settings = request.controls[i]
+        size = Size(*(round(side * self._pixels_per_latent(settings)) for side in grid))
         if settings.raw:
-            factor = self._network(settings).factor
-            return resized(self._ready_made(settings), factor * grid[0], factor * grid[1])
-        factor = self._pixels_per_latent(settings)
-        size = Size(factor * grid[0], factor * grid[1])
+            return resized(self._ready_made(settings), *size)
         if settings.image is not None:
             source = Source(fit(open_source(settings.image), request.size)[None])
         assert source is not None  # the check sees to it
@@ -105,11 +103,12 @@ class ControlNets:
         mode = RAW_MODES[self._network(settings).c_in]
         return to_pixels(open_source(settings.image or "", mode=mode))[None]
 
-    def _pixels_per_latent(self, settings: ControlSettings) -> int:
-        """Of the pictures that filters look at, as in training."""
+    def _pixels_per_latent(self, settings: ControlSettings) -> float:
+        """Of the pictures that filters look at, as in training: as the file says, or as released."""
+        told = read_header(self._path(settings), "controlnet").get("control_px_per_latent")
         factor = self._network(settings).factor
-        if factor > 1:
-            return factor
+        if told or factor > 1:
+            return told or factor
         compressor = self._compressor()
         return RELEASED_FACTOR if compressor is None else compressor.factor
 
