@@ -21,6 +21,7 @@ from modules.weights.writing import write_tensors
 
 OFFICIAL = "official"
 FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # of peft and of diffusers
+EMBEDDING = {"clip_g", "clip_g_out"}
 OURS_ALONE = ("network", "config", "layout", "numbering", "alphas")  # of a header: not facts about the LoRA
 
 
@@ -32,6 +33,8 @@ def read_lora(path: str | Path, ema: bool = True) -> LoRAState:
     """
     file = find_lora(path, ema)
     tensors, metadata = read_all(file)
+    if tensors.keys() <= EMBEDDING:  # OneTrainer's file of one embedding, whose text is the file's name
+        tensors = {f"bundle_emb.{file.stem}.{key}": tensor for key, tensor in tensors.items()}
     header = parse_header(file, metadata)
     if is_official(tensors):
         state, unknown = read_official(tensors, header.get("numbering", []))
@@ -53,6 +56,8 @@ def write_lora(path: str | Path, state: LoRAState, layout: str = "comfyui") -> N
     Metadata: what wrote it, for and from which base, with which settings. ValueError for an unknown layout or
     for what the layout has no place for.
     """
+    if state.facts.get("norms_of") == "original" and layout != "comfyui":
+        raise ValueError(f"LoRA: its magnitudes were rescaled for ComfyUI; {layout} wants the others")
     network = state.facts.get("for") or network_of(list(state.parts["unet"]))
     ours: dict[str, Any] = {}
     if layout == OFFICIAL:
