@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from inference import open_picture
+from inference.config import Config
+from inference.recreate import recreate
+from tests.adapter_files import write_controlnets, write_ip_adapter, write_lcm, write_loras
 
 ROOT = Path(__file__).parents[2]
 FAST = ["stage_c.steps=2", "stage_b.steps=2"]
@@ -79,3 +83,42 @@ def test_sweeps_over_settings(tiny_runs: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pictures = [open_picture(path) for path in sorted(tmp_path.glob("outputs/pictures/*.png"))]
     assert [picture.facts["stage_c"]["guidance"] for picture in pictures] == [1, 2]
+
+
+def test_adapters_are_named_on_the_command_line(
+    tiny_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An inpainting in the LCM's four steps with a LoRA, two ControlNets and an image prompt; and again."""
+    write_loras(tiny_runs, tmp_path)
+    write_controlnets(tmp_path)
+    write_ip_adapter(tmp_path, tiny_runs / "image_encoder")
+    write_lcm(tiny_runs, tmp_path)
+    Image.effect_noise((40, 24), 90).save(tmp_path / "photo.png")
+    Image.linear_gradient("L").resize((40, 24)).save(tmp_path / "mask.png")
+    done = inference(
+        "task=inpaint",
+        "image=photo.png",
+        "mask=mask.png",
+        "prompt=a [star], red",
+        f"run={tiny_runs}",
+        "weights.stage_c=lcm",
+        "loras=[{weights: lora_c, weight: 0.8}, lora_b]",
+        "controls=[inpainting, {weights: canny, image: photo.png, scale: 0.5, end: 0.7}]",
+        "image_prompt.weights=ip_adapter",
+        "image_prompt.images=[photo.png]",
+        "seed=[1,2]",
+        "stage_b.steps=2",
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "outputs" / "pictures" / "a-star-red_2.png"
+    facts = open_picture(made).facts
+    assert facts["loras"] == [
+        {"weights": "lora_c", "weight": 0.8, "tokens": {}},
+        {"weights": "lora_b", "weight": 1.0, "tokens": {}},
+    ]
+    assert facts["controls"][1]["end"] == 0.7
+    assert (facts["stage_c"]["steps"], facts["batch"]) == (4, {"rows": 2, "row": 1})
+    assert set(facts["pictures_sha256"]) == {"image", "mask", "controls[1].image", "image_prompt.images[0]"}
+    monkeypatch.chdir(tmp_path)
+    assert recreate(Config(recreate=str(made)))[1] == "the same pixels"

@@ -43,6 +43,16 @@ def test_lists_and_other_values_are_hydras_affair(seen: list[Config]) -> None:
     assert seen[0].seed == 3
 
 
+def test_adapters_are_lists_and_settings(seen: list[Config]) -> None:
+    arguments = ["loras=[a,{weights: b, weight: 0.5}]", "image_prompt={weights: ip, images: [x.png, y.png]}"]
+    assert cli.main([*arguments, "controls=[{weights: c, image: z.png, end: 0.5}]", "margins.top_px=4"]) == 0
+    [config] = seen
+    assert [(lora.weights, lora.weight) for lora in config.loras] == [("a", 1.0), ("b", 0.5)]
+    assert config.image_prompt.images == ("x.png", "y.png")
+    assert config.controls[0].end == 0.5
+    assert config.margins.top_px == 4
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -54,6 +64,10 @@ def test_lists_and_other_values_are_hydras_affair(seen: list[Config]) -> None:
         ("seed=-1", "seed: expected a whole number from 0"),
         ("seed=[1,x]", "seed: expected a whole number or a list"),
         ("prompt=x", "run=<folder of runs>"),
+        ("loras=[{weight: 1}]", "loras[0].weights: missing; expected text"),
+        ("controls=[{weights: x, sale: 1}]", "controls[0].sale: unknown key; did you mean 'scale'?"),
+        ("image_prompt.images=[a.png]", "image_prompt.weights: missing"),
+        ("margins.left=3", "margins.left: unknown key; did you mean 'left_px'?"),
         ("run=nowhere", "run: the folder nowhere does not exist"),
         ("recreate=none.png", "the picture none.png does not exist"),
         ("seed=[", "input"),

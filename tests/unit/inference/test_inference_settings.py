@@ -94,6 +94,16 @@ def test_settings_reach_the_requests() -> None:
     assert request.stage_b.steps == 2
 
 
+def test_every_picture_has_its_mask() -> None:
+    def masks(**settings: Any) -> list[tuple[str | None, str | None]]:
+        return [(r.image, r.mask) for r in plan(Config(seed=1, **settings), 0)]
+
+    assert masks(image=["a", "b"], mask="m") == [("a", "m"), ("b", "m")]
+    assert masks(image=["a", "b"], mask=["m", "n"]) == [("a", "m"), ("b", "n")]
+    with pytest.raises(ValueError, match="mask: 2 for 1 images"):
+        masks(image="a", mask=["m", "n"])
+
+
 def test_prompts_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("a red circle\n\n  ein blaues Quadrat, groß \n", encoding="utf-8")
