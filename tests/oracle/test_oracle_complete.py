@@ -30,10 +30,10 @@ def has_noise_draws(facts: dict[str, str]) -> bool:
 
 # Which test reads tensors with such metadata, and which reads JSON with such a key.
 BY_METADATA: list[tuple[Callable[[dict[str, str]], bool], str]] = [
+    (is_lora, "test_oracle_lora"),
     (is_controlnet, "test_oracle_controlnet"),
     (is_saliency, "test_oracle_saliency"),
     (is_network, "test_oracle_networks"),
-    (is_lora, "test_oracle_adapters"),
     (is_blocks, "test_oracle_networks"),
     (is_retoken, "test_oracle_tokens"),
     (is_filters, "test_oracle_filters"),

@@ -33,7 +33,7 @@ def test_outputs_stay_near(network: Any, inputs: Any) -> None:
     before = network(**inputs("stage_c"))
     quantise(network)
     error = (network(**inputs("stage_c")) - before).norm() / before.norm()
-    assert 0 < error < 0.25
+    assert 0 < error < 0.3
 
 
 def test_weights_are_the_nearest_of_sixteen_levels_per_block(make: Any) -> None:
