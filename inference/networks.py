@@ -1,5 +1,6 @@
 """The networks of a cascade: found before anything is built, loaded at first use, moved to their device."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,8 @@ class Networks:
             found, _ = describe(path, name)
             if found != name:
                 raise ValueError(f"{name}: {path} holds the network {found}")
-            self._facts[name] = RELEASED_FACTS.get(name, {}) | read_header(path, name)
+            told = pipeline_facts(name, path) | read_header(path, name)
+            self._facts[name] = RELEASED_FACTS.get(name, {}) | told
         return self._facts[name]
 
     def sampling(self, stage: str, chosen: StageSettings) -> SamplingSettings:
@@ -167,6 +169,15 @@ class Networks:
             if name not in self._fingerprints:
                 self._fingerprints[name] = fingerprint(self.path(name))
         return {name: self._fingerprints[name] for name in wanted}
+
+
+def pipeline_facts(name: str, path: Path) -> dict[str, Any]:
+    """What the index of a diffusers pipeline says of the network whose weights lie at `path` in it."""
+    index = folder_around(path) / "model_index.json"
+    if name != "stage_c" or not index.is_file():
+        return {}
+    pixels_per_latent = json.loads(index.read_text()).get("resolution_multiple")
+    return {} if pixels_per_latent is None else {"compression": float(pixels_per_latent)}
 
 
 def pick_device(name: str) -> torch.device:

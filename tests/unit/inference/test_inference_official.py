@@ -1,5 +1,6 @@
 """Files without a header of ours, as the official checkpoints are: recognised, and sampled as released."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,15 @@ def test_released_settings() -> None:
     c, b = RELEASED_FACTS["stage_c"], RELEASED_FACTS["stage_b"]
     assert (c["compression"], b["compressor_scale"]) == (42.67, 0.75)
     assert c["gdf"] == b["gdf"] == RELEASED_SPEC
+
+
+def test_a_pipeline_says_how_far_it_compresses(files: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "prior").mkdir()
+    (tmp_path / "prior" / "config.json").write_text("{}")
+    (tmp_path / "model_index.json").write_text('{"resolution_multiple": 21.5}')
+    shutil.copy(files["stage_c"], tmp_path / "prior" / "diffusion_pytorch_model.safetensors")
+    networks = Cascade.load(str(tmp_path), device="cpu").networks
+    assert networks.facts("stage_c")["compression"] == 21.5
 
 
 def test_they_name_no_text_encoder(files: dict[str, str]) -> None:
