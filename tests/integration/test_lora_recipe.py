@@ -1,0 +1,330 @@
+"""The LoRA recipe in real runs: what learns, what is written, resumed runs, several processes, 4 bits."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import modules
+from modules.adapters.four_bit import FourBitLinear
+from modules.adapters.lora import LoRA
+from modules.adapters.tokens import TrainedTokens
+from modules.conditions import stage_c_inputs
+from modules.encoders import TextEncoder
+from modules.weights import load_network, read_header, read_tensors, save_network
+from modules.weights.lora_files import read_lora
+from tests.integration.recipe_cases import (
+    GDF,
+    IMAGE,
+    RANDOM_A,
+    RANDOM_COMPRESSOR,
+    SAMPLING,
+    STAGE_B,
+    STAGE_C,
+    TEXT_ENCODER,
+)
+from tests.integration.test_distributed import HERE, rows, torchrun
+from train.config import config_from_plain
+from train.loop import run
+from train.recipes import make_recipe
+from train.recipes.lora import LoRARecipe
+
+STEPS, HALF = 4, 2
+LORA = {"name": "lora", "layers": {"*.attn.*": 2, "*channelwise*": 2}, "dropout": 0.1}
+TOKENS = {"[mine]": "circle", "red": None}
+BASES: dict[str, dict[str, Any]] = {
+    "stage_c": {
+        "model": {
+            "semantic_compressor": RANDOM_COMPRESSOR,
+            "text_encoder": TEXT_ENCODER,
+            "image_encoder": {"config": IMAGE},
+        },
+        "base": {"image_kept": 0.5},
+    },
+    "stage_b": {
+        "model": {
+            "stage_a": RANDOM_A,
+            "text_encoder": TEXT_ENCODER,
+            "semantic_compressor": {**RANDOM_COMPRESSOR, "train": False},
+        },
+        "base": {},
+    },
+}
+Settings = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the bases' weights: no layer is zero, as the last of fresh networks is."""
+    folder = tmp_path_factory.mktemp("lora")
+    torch.manual_seed(3)
+    for name, config in (("stage_b", STAGE_B), ("stage_c", STAGE_C)):
+        network = modules.build(name, config)
+        for parameter in network.parameters():
+            parameter.data.add_(0.1 * torch.randn(parameter.shape))
+        save_network(folder / f"{name}.safetensors", network, name, {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(folder: Path, captioned: Path) -> Settings:
+    """Makes the settings of a run; `recipe` changes the recipe's, other keywords those of their groups."""
+
+    def make(
+        dir_name: str, base: str = "stage_c", recipe: dict[str, Any] | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        case = BASES[base]
+        run_settings = {
+            "dir": str(folder / dir_name),
+            "num_steps": STEPS,
+            "log_every": 1,
+            "save_every": HALF,
+            "sample_every": HALF,
+            "num_samples": 2,
+            "device": "cpu",
+            "ema": {"decay": 0.5},
+        }
+        data = {
+            "shards": str(captioned),
+            "image_size_px": 32,
+            "multiple_px": 32,
+            "aspect_ratios": ["1/1"],
+            "batch_size": 4,
+            "num_workers": 0,
+            "split": "samples",
+        }
+        return {
+            "name": "test",
+            "run": {**run_settings, **changes.pop("run", {})},
+            "data": {**data, **changes.pop("data", {})},
+            "recipe": {
+                **LORA,
+                "base": {"name": base, "sampling": SAMPLING, **case["base"]},
+                **(recipe or {}),
+            },
+            "model": {**case["model"], base: {"weights": str(folder / f"{base}.safetensors")}},
+            "gdf": GDF,
+            "optim": {"lr": 1e-2},
+            **changes,
+        }
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def captioned(folder: Path, shards: Path) -> Path:
+    """The pictures of `shards` with captions that the tokens occur in."""
+    import tarfile
+    from io import BytesIO
+
+    out = folder / "captioned"
+    out.mkdir()
+    for path in sorted(shards.glob("*.tar")):
+        with tarfile.open(path) as source, tarfile.open(out / path.name, "w") as target:
+            for member in source:
+                data = source.extractfile(member).read()  # type: ignore[union-attr]
+                if member.name.endswith(".txt"):
+                    data = f"a red [mine] {data.decode()[-1]}".encode()
+                    member.size = len(data)
+                target.addfile(member, BytesIO(data))
+    return out
+
+
+def trained(plain: dict[str, Any]) -> LoRARecipe:
+    """The recipe after its run."""
+    config = config_from_plain(plain)
+    recipe = make_recipe(config)
+    run(config, recipe)
+    assert isinstance(recipe, LoRARecipe)
+    return recipe
+
+
+def outputs(network: Any, encoder: TextEncoder) -> Tensor:
+    """What a Stage C makes of some noise and captions."""
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    text = encoder(["a red [mine]", "circle"])
+    with torch.no_grad():
+        return network(noise, torch.tensor([0.3, 0.8]), **stage_c_inputs(text, None, 16))
+
+
+def weights(folder: Path) -> dict[str, dict[str, Tensor]]:
+    return {path.name: read_tensors(path) for path in (folder / "weights").iterdir()}
+
+
+def test_the_written_file_on_the_base_is_the_trained_network(settings: Settings, folder: Path) -> None:
+    recipe = trained(settings("written", recipe={"tokens": TOKENS}))
+    assert {path.name for path in (folder / "written" / "weights").iterdir()} == {
+        "lora.safetensors",
+        "lora_ema.safetensors",
+    }
+    file = folder / "written" / "weights" / "lora.safetensors"
+    tensors = read_tensors(file)
+    assert all(key.startswith(("diffusion_model.", "bundle_emb.")) for key in tensors)
+    assert tensors["bundle_emb.[mine].clip_g"].shape == (1, 16)
+    header = read_header(file)
+    assert header["base"]["network"] == "stage_c" and len(header["base"]["fingerprint"]) == 16
+    assert header["tokens"] == TOKENS
+
+    base = load_network(folder / "stage_c.safetensors", "stage_c").eval()
+    encoder = TextEncoder(source=str(folder / "written" / "text_encoder"))
+    before = outputs(base, encoder)
+    state = read_lora(file)
+    LoRA.from_state(state, base).attach(base)
+    TrainedTokens.from_vectors(state.tokens).attach(encoder)
+    recipe.lora.eval()
+    found = outputs(recipe.base.network, recipe.base.encoders.encoders["text_encoder"])
+    assert torch.equal(outputs(base, encoder), found)
+    assert (found - before).abs().max() > 1e-3
+
+
+def test_only_layers_and_tokens_learn(settings: Settings, folder: Path) -> None:
+    recipe = trained(settings("learning", recipe={"tokens": TOKENS}))
+    learning = {p for p in recipe.trainable()["model"].parameters() if p.requires_grad}
+    assert learning == set(recipe.lora.parameters())
+    base = read_tensors(folder / "stage_c.safetensors")
+    now = recipe.base.network.state_dict()
+    assert all(torch.equal(now[key], value) for key, value in base.items())
+    encoder = TextEncoder(**TEXT_ENCODER)
+    start = TrainedTokens.create(encoder, TOKENS)
+    for text in TOKENS:
+        assert not torch.equal(recipe.lora.bundle_emb.vector(text), start.vector(text))  # type: ignore[union-attr, operator]
+    # Sheets put all into eval mode; afterwards only what learns drops inputs out again.
+    assert all(layer.dropout.training for layer in recipe.lora.layers.values())
+    assert not recipe.base.network.training
+
+
+@pytest.mark.parametrize("base", ["stage_c", "stage_b"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    base: str, settings: Settings, folder: Path, shards: Path
+) -> None:
+    recipe = {"tokens": TOKENS, "regularisation": {"shards": str(shards), "weight": 0.5}}
+    trained(settings(f"{base}_whole", base, recipe))
+    trained(settings(f"{base}_parts", base, recipe, run={"num_steps": HALF}))
+    trained(settings(f"{base}_parts", base, recipe))
+    whole, parts = weights(folder / f"{base}_whole"), weights(folder / f"{base}_parts")
+    assert whole.keys() == parts.keys() == {"lora.safetensors", "lora_ema.safetensors"}
+    for name, tensors in whole.items():
+        assert all(torch.equal(parts[name][key], value) for key, value in tensors.items())
+    told = [row["regularisation_loss"] for row in rows(folder / f"{base}_whole")]
+    assert len(told) == STEPS and told == [
+        row["regularisation_loss"] for row in rows(folder / f"{base}_parts")
+    ]
+
+
+def test_regularisation_pictures_count_by_their_weight(
+    settings: Settings, folder: Path, shards: Path
+) -> None:
+    def first_row(name: str, **recipe: Any) -> dict[str, str]:
+        trained(settings(name, recipe=recipe, run={"num_steps": HALF}))
+        return rows(folder / name)[0]
+
+    alone = first_row("alone")
+    row = first_row("regularised", regularisation={"shards": str(shards), "weight": 0.5})
+    expected = float(alone["loss"]) + 0.5 * float(row["regularisation_loss"])
+    assert float(row["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_base_in_four_bits_trains(precision: str, settings: Settings, folder: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    name = f"nf4_{precision}"
+    changes = {
+        "num_steps": 30,
+        "precision": precision,
+        "repeat_batch": True,
+        "sample_every": 0,
+        "save_every": 30,
+    }
+    recipe = trained(settings(name, recipe={"base_weights": "nf4", "tokens": TOKENS}, run=changes))
+    layers = list(recipe.base.network.modules())
+    assert any(isinstance(layer, FourBitLinear) for layer in layers)
+    assert not any(type(layer) is torch.nn.Linear for layer in layers)
+    losses = [float(row["loss_unweighted"]) for row in rows(folder / name)]
+    assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
+
+
+@pytest.mark.parametrize(("chosen", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_the_base_has_the_number_format_that_is_chosen(
+    chosen: str, dtype: torch.dtype, settings: Settings
+) -> None:
+    precision = "fp32" if chosen == "bf16" else "bf16"
+    recipe = trained(
+        settings(f"base_{chosen}", recipe={"base_weights": chosen}, run={"precision": precision})
+    )
+    assert {parameter.dtype for parameter in recipe.lora.parameters()} == {torch.float32}
+    frozen = [p for p in recipe.base.network.parameters() if not p.requires_grad]
+    assert {parameter.dtype for parameter in frozen} == {dtype}
+
+
+DISTRIBUTED: dict[str, dict[str, Any]] = {
+    "tokens": {"recipe": {"tokens": TOKENS, "dropout": 0.0}},
+    "checkpointing": {
+        "recipe": {"tokens": TOKENS, "dropout": 0.0},
+        "parallel": {"activation_checkpointing": True},
+    },
+    "bf16": {"recipe": {"dropout": 0.0}, "run": {"precision": "bf16"}},
+    "dora": {"recipe": {"dropout": 0.0, "dora": True}},
+    "stage_b": {"base": "stage_b", "recipe": {"tokens": TOKENS, "dropout": 0.0}},
+    "four_bits": {"recipe": {"dropout": 0.0, "base_weights": "nf4"}},
+}
+
+
+@pytest.fixture(scope="module")
+def together(settings: Settings, folder: Path, shards: Path) -> None:
+    """All cases with one process, and with two that share the weights or only the pictures."""
+    for mode in ("one", "fsdp", "ddp"):
+        configs = []
+        for name, case in DISTRIBUTED.items():
+            if mode == "ddp" and name != "tokens":
+                continue
+            recipe = case["recipe"] | {"regularisation": {"shards": str(shards)}}
+            parallel = {"mode": "ddp" if mode == "one" else mode, **case.get("parallel", {})}
+            data = {"batch_size": 4 if mode == "one" else 2}
+            others = {key: case[key] for key in ("base", "run") if key in case}
+            configs.append(settings(f"{name}_{mode}", recipe=recipe, parallel=parallel, data=data, **others))
+        if mode == "one":
+            for plain in configs:
+                run(config_from_plain(plain))
+        else:
+            file = folder / f"{mode}.json"
+            file.write_text(json.dumps(configs))
+            torchrun(HERE / "train_worker.py", file)
+
+
+@pytest.mark.parametrize(("name", "mode"), [*((name, "fsdp") for name in DISTRIBUTED), ("tokens", "ddp")])
+def test_two_processes_learn_as_one(together: None, name: str, mode: str, folder: Path) -> None:
+    alone, shared = rows(folder / f"{name}_one"), rows(folder / f"{name}_{mode}")
+    assert len(alone) == len(shared) == STEPS
+    tolerance = 3e-2 if name in ("bf16", "four_bits") else 2e-3
+    for expected, found in zip(alone, shared, strict=True):
+        for key in ("loss", "regularisation_loss", "gradient_norm"):
+            assert float(found[key]) == pytest.approx(float(expected[key]), rel=tolerance), key
+    if name not in ("bf16", "four_bits"):
+        ours, theirs = weights(folder / f"{name}_one"), weights(folder / f"{name}_{mode}")
+        for file, tensors in ours.items():
+            assert tensors.keys() == theirs[file].keys()
+            for key, value in tensors.items():
+                torch.testing.assert_close(theirs[file][key], value, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"layers": {"*.attn": 4}}, r"layers '\*.attn': matches no layer"),
+        ({"layers": {"*": -1}}, "expected a rank of at least 0"),
+        ({"tokens": {"[mine]": None}}, "is not one token .* give a pattern"),
+        ({"dora": "rows"}, "recipe.dora: expected"),
+        ({"base_weights": "int8"}, "recipe.base_weights: found .int8.; expected one of: .*nf4"),
+        ({"regularisation": {"shards": "nowhere"}}, "nowhere"),
+        ({"base": {"name": "previewer"}}, "recipe.base.name: found 'previewer'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(settings: Settings, recipe: dict[str, Any], message: str) -> None:
+    config = config_from_plain(settings("mistaken", recipe=recipe))
+    with pytest.raises((ValueError, OSError), match=message) as error:
+        make_recipe(config).build(torch.device("cpu"))
+    assert "\n" not in str(error.value)
