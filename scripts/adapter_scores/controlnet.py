@@ -1,8 +1,8 @@
 """ControlNet: do pictures follow the control, and the prompt in what the control leaves open?
 
 Edges: where they are, on scenes that training never showed, with prompts that name the colours alone and with
-prompts that name everything. Inpainting: whether what surrounds a random gap stays, and what fills a gap in the
-place of the whole object when the prompt asks for another one.
+prompts that name everything. Inpainting: whether what surrounds a random gap stays, and what fills a gap
+that takes the place of the whole object when the prompt asks for another one.
 """
 
 from collections.abc import Sequence
