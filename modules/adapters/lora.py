@@ -69,7 +69,7 @@ class LoRA(Network):
             lora = cls(keywords, part)
         for name, layer in lora.layers.items():
             if layer.dora_scale is not None:
-                layer.take_magnitude(found[name].weight)
+                layer.take_magnitude(found[name].weight)  # type: ignore[arg-type]
         return lora
 
     @classmethod

@@ -31,6 +31,8 @@ class LoRALayer(nn.Module):
     strength: how much of the change counts; 0 leaves the layer's output bit-identical.
     """
 
+    alpha: Tensor
+
     def __init__(
         self,
         down: tuple[int, ...],

@@ -94,7 +94,8 @@ def write_named(state: LoRAState, layout: str, network: str) -> Tensors:
 
     ValueError for what the layout has no place for.
     """
-    style, tensors = LAYOUTS[layout], {}
+    style = LAYOUTS[layout]
+    tensors: Tensors = {}
     for part, layers in state.parts.items():
         for name, factors in layers.items():
             prefix = style.unet if part == "unet" else style.text_encoder

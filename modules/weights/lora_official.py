@@ -30,7 +30,8 @@ def read_official(tensors: Mapping[str, Tensor], numbering: list[Entry]) -> tupl
 
     numbering: from our header, what each number is; [] leaves them to `name_layers`, with the network.
     """
-    state, found, unknown = LoRAState(), {}, []
+    state, unknown = LoRAState(), []
+    found: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if match := KEY.fullmatch(key):
             found.setdefault(int(match["number"]), {})[match["factor"]] = tensor

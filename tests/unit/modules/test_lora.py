@@ -14,6 +14,7 @@ from modules.adapters.layers import adaptable_layers
 from modules.adapters.lora import LoRA
 from modules.adapters.lora_layer import norms
 from modules.adapters.lora_state import LoRAState
+from modules.adapters.low_rank import leading_values
 from modules.adapters.magnitudes import with_original_norms
 from modules.blocks import PackedLinear
 from modules.encoders import TextEncoder
@@ -243,6 +244,17 @@ def test_extraction_takes_the_nearest_of_a_rank(make: Any) -> None:
     values = torch.linalg.svdvals(difference)
     torch.testing.assert_close(left.norm(), values[2:].norm(), atol=1e-4, rtol=1e-4)
     assert {name.split(".")[-1] for name in found.layers} == {"clip_txt_mapper", "depthwise"}
+
+
+def test_a_sketch_of_a_large_difference_holds_as_much_as_can_be_held() -> None:
+    torch.manual_seed(0)
+    spread = torch.arange(1, 401) ** -0.5
+    matrix = torch.randn(600, 400) * spread
+    left, values, right = leading_values(matrix, 8)
+    assert len(values) < 400 and torch.equal(leading_values(matrix, 8)[1], values)
+    left_over = matrix - left[:, :8] * values[:8] @ right[:8]
+    best = torch.linalg.svdvals(matrix)[8:].norm()
+    assert left_over.norm() < 1.002 * best
 
 
 def test_extraction_says_what_is_wrong(make: Any) -> None:
