@@ -1,11 +1,14 @@
 """The networks that a file holds, whatever layout it is in, under our names."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from modules.network import plain
+from modules.registry import NETWORKS
 from modules.weights import official
 from modules.weights.folders import tokenizer_folder
 from modules.weights.layouts import clip, comfyui, diffusers
@@ -78,7 +81,13 @@ def recognised(state: State) -> tuple[str, dict[str, Any], State]:
         name, config = official.recognise(shapes_of(ours))
     except KeyError as error:
         raise ValueError(f"tensor {error} is missing") from None
-    return name, config, ours
+    return name, {**defaults(name), **config}, ours
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The constructor keywords of a network that need not be given, as plain data."""
+    keywords = inspect.signature(NETWORKS[name].__init__).parameters.values()
+    return {word.name: plain(word.default) for word in keywords if word.default is not word.empty}
 
 
 def shapes_of(state: State) -> dict[str, tuple[int, ...]]:

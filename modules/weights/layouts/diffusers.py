@@ -94,7 +94,7 @@ def config_to_theirs(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     keys = UNET_KEYS | STAGE_KEYS[name]
     result = dict.fromkeys(key for stage in STAGE_KEYS.values() for key in stage.values())
     result |= {theirs: config[ours] for ours, theirs in keys.items()}
-    for ours in ("nhead", "dropout", "self_attn"):
+    for ours in ("nhead", "dropout"):
         result[keys[ours]] = per_level(ours, config[ours], levels)
     if name == "stage_c":
         result["switch_level"] = per_level("switch_level", config["switch_level"], levels - 1)
