@@ -25,24 +25,33 @@ class Adapter(NamedTuple):
     """An adapter of the demo, trained by the experiment demo/<its name>.
 
     title: what the page calls it. kind: the module of scripts.adapter_scores that judges it. minutes: the
-    most that training may take. networks: what it takes from the demo's runs, and the run of each. draws:
-    command that draws pictures of its own, {out} standing for the demo's folder; data: where they are in it.
+    most that training may take. networks: what it takes from the demo's runs, and the run of each. data:
+    where in the demo's folder the pictures are that it learns from. draws: the command that draws them, if it
+    needs others than the demo's. settings: what else training needs to be told; in both {out} is the folder.
     """
 
     title: str
     kind: str
     minutes: float
     networks: Mapping[str, str] = STAGE_C
-    draws: tuple[str, ...] = ()
     data: str = "data/train"
+    draws: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 ADAPTERS = {
-    "lora": Adapter("LoRA with a new token: a new object", "lora", 3),
-    "controlnet_canny": Adapter("ControlNet: edges", "controlnet", 5),
-    "controlnet_inpainting": Adapter("ControlNet: inpainting", "controlnet", 5),
-    "ip_adapter": Adapter("IP-Adapter: pictures as prompts", "ip_adapter", 5),
-    "lcm": Adapter("LCM: few steps", "lcm", 5),
+    "lora": Adapter(
+        "LoRA with a new token: a new object from 8 pictures",
+        "lora",
+        minutes=3,
+        data="data/moon/train",
+        draws=("dataset_tools", "shapes", "{out}/data/moon", "--object", "moon"),
+        settings=("recipe.regularisation.shards={out}/data/train",),
+    ),
+    "controlnet_canny": Adapter("ControlNet: edges", "controlnet", minutes=5),
+    "controlnet_inpainting": Adapter("ControlNet: inpainting", "controlnet", minutes=5),
+    "ip_adapter": Adapter("IP-Adapter: pictures as prompts", "ip_adapter", minutes=5),
+    "lcm": Adapter("LCM: few steps", "lcm", minutes=5),
 }
 
 
@@ -50,9 +59,12 @@ def commands(out: Path) -> dict[str, list[str]]:
     """The commands after `python -m`, by what they are for, in order."""
     steps: dict[str, list[str]] = {}
     for name, adapter in ADAPTERS.items():
-        if adapter.draws:
-            steps[f"Draw the data of {name}"] = [word.format(out=out) for word in adapter.draws]
-        steps[training_title(name)] = training(name, adapter.networks, out, adapter.data)
+        draws, settings = (
+            [word.format(out=out) for word in words] for words in (adapter.draws, adapter.settings)
+        )
+        if draws:
+            steps[f"Draw the data of {name}"] = draws
+        steps[training_title(name)] = training(name, adapter.networks, out, adapter.data) + settings
     for name, adapter in ADAPTERS.items():
         places = ["--run", f"{out}/{name}", "--out", f"{out}/adapters/{name}"]
         steps[f"Judge {name}"] = ["scripts.adapter_scores", adapter.kind, *places]
