@@ -21,13 +21,16 @@ from modules.weights.writers import WRITERS, Settings
 
 MANIFESTS = Path(__file__).parents[2] / "golden" / "manifests"
 RELEASED = (
-    "stage_a",
-    "stage_b_large",
-    "stage_b_lite",
-    "stage_c_large",
-    "stage_c_lite",
-    "effnet_encoder",
-    "previewer",
+    *(
+        "stage_a",
+        "stage_b_large",
+        "stage_b_lite",
+        "stage_c_large",
+        "stage_c_lite",
+        "effnet_encoder",
+        "previewer",
+    ),
+    *(f"controlnet_{kind}" for kind in ("canny", "inpainting", "super_resolution", "identity")),
 )
 CLIP = {
     "hidden_size": 64,

@@ -1,0 +1,190 @@
+"""The commands that convert, merge and extract, on small networks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from modules.adapters.lora import LoRA
+from modules.weights import load_network, read_header, save_network
+from modules.weights.lora_files import read_lora, write_lora
+from scripts import convert_checkpoint, extract_lora, merge
+
+CONFIG = {
+    "c_in": 4,
+    "c_out": 4,
+    "c_r": 8,
+    "c_cond": 16,
+    "c_hidden": [16, 24],
+    "nhead": [2, 3],
+    "blocks": [[1, 1], [1, 1]],
+    "c_clip_text": 16,
+    "c_clip_text_pooled": 12,
+    "c_clip_img": 12,
+    "dropout": 0.0,
+}
+PATTERNS = {"*attention*": 3, "*channelwise*": 2}
+
+
+def network(seed: int) -> Any:
+    from modules import build
+
+    torch.manual_seed(seed)
+    built = build("stage_c", CONFIG)
+    for parameter in built.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape))
+    return built
+
+
+def random_lora(base: Any, seed: int) -> LoRA:
+    torch.manual_seed(seed)
+    lora = LoRA.create(base, PATTERNS, alpha=2.0)
+    for layer in lora.layers.values():
+        for parameter in layer.parameters():
+            parameter.data.normal_(std=0.2)
+    return lora
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """base and other: networks; lora and second: changes of base."""
+    base = network(0)
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("base", "other", "lora", "second")}
+    save_network(paths["base"], base, "stage_c", {"compression": 8.0})
+    save_network(paths["other"], network(1), "stage_c", {})
+    for seed, name in enumerate(("lora", "second")):
+        write_lora(paths[name], random_lora(base, seed).to_state({"for": "stage_c"}))
+    return paths
+
+
+def state(path: Path) -> dict[str, Tensor]:
+    return load_network(path, "stage_c").state_dict()
+
+
+def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=tolerance, rtol=tolerance, msg=name)
+
+
+def test_loras_are_merged_with_their_weights(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "merged.safetensors"
+    assert (
+        merge.main([str(files["base"]), str(out), "--lora", f"{files['lora']}:0.5", str(files["second"])])
+        == 0
+    )
+    expected = load_network(files["base"], "stage_c").requires_grad_(False)
+    for name, weight in (("lora", 0.5), ("second", 1.0)):
+        LoRA.from_state(read_lora(files[name]), expected).merge(expected, weight)
+    assert_close(state(out), expected.state_dict())
+    header = read_header(out)
+    assert [(entry["lora"], entry["weight"]) for entry in header["merged"]] == [
+        ("lora.safetensors", 0.5),
+        ("second.safetensors", 1.0),
+    ]
+    assert header["compression"] == 8.0
+    assert "written:" in capsys.readouterr().out
+
+
+def test_checkpoints_are_merged_by_weight(files: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "between.safetensors"
+    assert merge.main([str(files["base"]), str(out), "--other", f"{files['other']}:0.25"]) == 0
+    first, second = state(files["base"]), state(files["other"])
+    assert_close(state(out), {name: 0.75 * first[name] + 0.25 * second[name] for name in first})
+
+
+def test_what_was_merged_can_be_extracted(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    """An extraction of the LoRA's rank holds all of the change; merged again it gives the same network."""
+    tuned, change, again = (tmp_path / f"{name}.safetensors" for name in ("tuned", "change", "again"))
+    assert merge.main([str(files["base"]), str(tuned), "--lora", str(files["lora"])]) == 0
+    ranks = ["--rank", "0", "--layers", "*=3"]
+    assert extract_lora.main([str(files["base"]), str(tuned), str(change), *ranks]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().endswith("%")]
+    assert [int(rank) for rank, _ in table] == [1, 2, 3]
+    shares = [float(share.rstrip("%")) for _, share in table]
+    assert shares == sorted(shares) and shares[0] < 90 and shares[-1] == pytest.approx(100, abs=0.01)
+    assert read_lora(change).facts["extracted"]["from"] == str(tuned)
+    assert merge.main([str(files["base"]), str(again), "--lora", str(change)]) == 0
+    assert_close(state(again), state(tuned), tolerance=1e-4)
+
+
+def test_extraction_says_what_it_leaves_out(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "x.safetensors"
+    assert extract_lora.main([str(files["base"]), str(files["other"]), str(out), "--rank", "2"]) == 0
+    assert "left out: changes of" in capsys.readouterr().out
+    assert extract_lora.main([str(files["base"]), str(files["base"]), str(tmp_path / "y.safetensors")]) == 2
+    assert "do not differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["kohya", "peft", "diffusers", "onetrainer_legacy", "official"])
+def test_loras_are_converted(layout: str, files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    assert convert_checkpoint.main([str(files["lora"]), str(there), "--to", layout]) == 0
+    assert "a LoRA for stage_c" in capsys.readouterr().out
+    assert convert_checkpoint.main([str(there), str(back), "--to", "comfyui"]) == 0
+    merged = {}
+    for file in (files["lora"], back):
+        target = load_network(files["base"], "stage_c").requires_grad_(False)
+        LoRA.from_state(read_lora(file), target).merge(target)
+        merged[file] = target.state_dict()
+    assert_close(merged[files["lora"]], merged[back])
+
+
+def test_conversion_there_and_back(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    for layout, name in (
+        ("diffusers", "folder"),
+        ("comfyui", "unet.safetensors"),
+        ("official", "o.safetensors"),
+    ):
+        assert convert_checkpoint.main([str(files["base"]), str(tmp_path / name), "--to", layout]) == 0
+        assert_close(state(tmp_path / name), state(files["base"]), tolerance=0)
+    printed = capsys.readouterr().out
+    assert "found:   stage_c (" in printed and "float32" in printed
+
+
+Arguments = Callable[[dict[str, Path]], list[str]]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        (convert_checkpoint, lambda f: ["nowhere", "x", "--to", "official"], "nowhere: no weights"),
+        (convert_checkpoint, lambda f: [str(f["base"]), "x", "--to", "oficial"], "did you mean 'official'"),
+        (
+            convert_checkpoint,
+            lambda f: [str(f["base"]), str(f["other"]), "--to", "official"],
+            "exists already",
+        ),
+        (
+            convert_checkpoint,
+            lambda f: [str(f["base"]), "x", "--to", "official", "--part", "stage_d"],
+            "part: found",
+        ),
+        (
+            convert_checkpoint,
+            lambda f: [str(f["lora"]), "x.safetensors", "--to", "koya"],
+            "did you mean 'kohya'",
+        ),
+        (merge, lambda f: [str(f["base"]), "x.safetensors"], "nothing to merge"),
+        (merge, lambda f: [str(f["base"]), "x.safetensors", "--lora", str(f["other"])], "not a LoRA"),
+        (extract_lora, lambda f: [str(f["base"]), str(f["other"]), "folder"], "name of a .safetensors file"),
+    ],
+)
+def test_mistakes_are_one_line(
+    command: Any,
+    arguments: Arguments,
+    message: str,
+    files: dict[str, Path],
+    capsys: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = set(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    assert command.main(arguments(files)) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+    assert set(tmp_path.iterdir()) == before
