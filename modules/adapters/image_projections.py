@@ -23,6 +23,12 @@ class ImageProjection(nn.Module):
 
     reads: ClassVar[Literal["pooled", "patches"]]
 
+    def start_at_zero(self) -> bool:
+        """Make all tokens 0: the norm that ends the projection keeps zeros, and one step from there it gives
+        them their full size. False, with nothing done, where tokens that are alike would stay alike.
+        """
+        return False
+
     def shard_units(self) -> list[nn.Module]:
         """The blocks that sharding, compilation and activation checkpointing work on."""
         return []
@@ -53,6 +59,11 @@ class PatchProjection(ImageProjection):
         layers = (nn.Linear(c_image, c_image), nn.GELU(), nn.Linear(c_image, c_tokens))
         self.proj = nn.Sequential(*layers, nn.LayerNorm(c_tokens))
         self.c_image = c_image
+
+    def start_at_zero(self) -> bool:
+        for parameter in self.proj[2].parameters():
+            nn.init.zeros_(parameter)
+        return True
 
     def forward(self, features: Tensor) -> Tensor:
         check_shape("image patches", features, None, None, self.c_image)
@@ -125,6 +136,11 @@ class Resampler(ImageProjection):
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.latents, std=self.latents.shape[-1] ** -0.5)
+
+    def start_at_zero(self) -> bool:
+        for parameter in self.proj_out.parameters():
+            nn.init.zeros_(parameter)
+        return True
 
     def shard_units(self) -> list[nn.Module]:
         return [*self.layers]

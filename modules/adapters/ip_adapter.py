@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.adapters.image_projections import ImageProjection, build_projection
-from modules.blocks import Attention
-from modules.network import Network, keeps_config, reset_all
+from modules.blocks import Attention, AttnBlock
+from modules.network import Network, check_shape, keeps_config, reset_all
 
 POOLED = {"name": "pooled", "num_tokens": 4}
 
@@ -65,6 +65,22 @@ class IPAdapter(Network):
             nn.init.xavier_uniform_(attention.to_k_ip.weight)
             nn.init.zeros_(attention.to_v_ip.weight)
 
+    @torch.no_grad()
+    def read_as_text(self, network: nn.Module) -> None:
+        """Begin with the keys and values that `network` makes of its own tokens (Ye et al. 2023, 3.2.2).
+
+        Then a picture only has to learn to speak as a text does. What starts at 0 is the image tokens; or the
+        values still, where the tokens cannot. ValueError unless image tokens are as wide as text tokens.
+        """
+        self._check_fits(network)
+        with_values = self.image_proj.start_at_zero()
+        for block, attention in zip(attention_blocks(network), self.ip_adapter, strict=True):
+            mapper, texts = block.kv_mapper[-1].weight.float(), block.attention["attn"]
+            check_shape("ip_adapter: mapper of the text's tokens", mapper, None, self.config["c_tokens"])
+            attention.to_k_ip.weight.copy_(texts.to_k.weight.float() @ mapper)
+            if with_values:
+                attention.to_v_ip.weight.copy_(texts.to_v.weight.float() @ mapper)
+
     def shard_units(self) -> list[nn.Module]:
         return [self.image_proj, *self.ip_adapter]
 
@@ -92,34 +108,37 @@ class IPAdapter(Network):
 
         ValueError when the blocks have other widths than the adapter was made for, or have an adapter.
         """
-        blocks = attention_blocks(network)
+        self._check_fits(network)
+        places = [block.attention["attn"] for block in attention_blocks(network)]
+        if any(place.image_attention is not None for place in places):
+            raise ValueError("ip_adapter: the network has an image adapter already; detach that one first")
+        for place, attention in zip(places, self.ip_adapter, strict=True):
+            place.image_attention = attention
+        self._attached = places
+
+    def detach(self) -> None:
+        """Leave the network as it was before `attach`."""
+        for place in self._attached:
+            place.image_attention = None
+        self._attached = []
+
+    def _check_fits(self, network: nn.Module) -> None:
         wanted, found = self.config["channels"], attention_channels(network)
         if found != wanted:
             raise ValueError(
                 f"ip_adapter: made for {len(wanted)} attention blocks of {sorted(set(wanted))} channels; "
                 f"this network has {len(found)} of {sorted(set(found))}"
             )
-        if any(block.image_attention is not None for block in blocks):
-            raise ValueError("ip_adapter: the network has an image adapter already; detach that one first")
-        for block, attention in zip(blocks, self.ip_adapter, strict=True):
-            block.image_attention = attention
-        self._attached = blocks
-
-    def detach(self) -> None:
-        """Leave the network as it was before `attach`."""
-        for block in self._attached:
-            block.image_attention = None
-        self._attached = []
 
 
-def attention_blocks(network: nn.Module) -> list[Attention]:
-    """The attention of a network's blocks, in running order."""
-    return [module for module in network.modules() if isinstance(module, Attention)]
+def attention_blocks(network: nn.Module) -> list[AttnBlock]:
+    """The blocks of a network in which it attends to tokens, in running order."""
+    return [module for module in network.modules() if isinstance(module, AttnBlock)]
 
 
 def attention_channels(network: nn.Module) -> list[int]:
     """How many channels each of them has."""
-    return [block.channels for block in attention_blocks(network)]
+    return [block.attention["attn"].channels for block in attention_blocks(network)]
 
 
 def join_tokens(tokens: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
 from modules.adapters.ip_adapter import IPAdapter, attention_channels
+from modules.network import Network
 from modules.schema import ConfigError, bounded, from_plain
 from train.conditioning import keep_rows
 from train.config import Config
@@ -53,11 +54,7 @@ class IPAdapterRecipe(Wrapper):
 
     def build(self, device: torch.device) -> None:
         super().build(device)
-        settings = self.model.ip_adapter
-        if settings.weights is None:
-            fitting = {"channels": attention_channels(self.base.network)}
-            settings = replace(settings, config={**fitting, **settings.config})
-        self.ip_adapter: IPAdapter = learning_network("ip_adapter", settings, device)
+        self.ip_adapter: IPAdapter = make_ip_adapter(self.model.ip_adapter, self.base.network, device)
         self.ip_adapter.attach(self.base.network)
 
     def prepared(self) -> list[nn.Module]:
@@ -83,3 +80,14 @@ class IPAdapterRecipe(Wrapper):
             return Extra({"image_tokens": self.ip_adapter(seen)}, {})
         tokens, nothing = self.ip_adapter(features), self.ip_adapter(torch.zeros_like(features))
         return Extra({"image_tokens": tokens}, {"image_tokens": nothing})
+
+
+def make_ip_adapter(settings: NetworkSettings, stage_c: Network, device: torch.device) -> IPAdapter:
+    """From its weights, or a fresh one that fits Stage C and reads image tokens as that reads text."""
+    if settings.weights is not None:
+        return learning_network("ip_adapter", settings, device)
+    fitting = {"channels": attention_channels(stage_c), "c_tokens": stage_c.config["c_cond"]}
+    settings = replace(settings, config={**settings.config, **fitting})
+    adapter: IPAdapter = learning_network("ip_adapter", settings, device)
+    adapter.read_as_text(stage_c)
+    return adapter

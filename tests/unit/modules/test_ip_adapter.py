@@ -76,6 +76,33 @@ def test_a_fresh_adapter_changes_nothing_but_can_learn_to(kind: str, stage_c: St
 
 
 @pytest.mark.parametrize("kind", PROJECTIONS)
+def test_reading_as_text_begins_with_the_texts_projections_and_changes_nothing(kind: str) -> None:
+    stage_c = randomised(StageC(**STAGE_C | {"c_cond": C_TOKENS})).eval()
+    plain, adapter = run(stage_c), make(kind)
+    adapter.read_as_text(stage_c)
+    adapter.attach(stage_c)
+    found = run(stage_c, adapter(features(kind)))
+    assert torch.equal(found, plain)
+    block, attention = stage_c.get_submodule("up_blocks.0.5"), adapter.ip_adapter[3]
+    token = torch.randn(C_TOKENS)
+    texts, before = block.attention["attn"], block.kv_mapper[-1](token) - block.kv_mapper[-1].bias
+    torch.testing.assert_close(attention.to_k_ip(token), texts.to_k(before) - texts.to_k.bias)
+    if kind == "pooled":  # several tokens of one vector, all 0, would learn alike: the values are 0 instead
+        assert adapter(features(kind)).std() > 0.5 and not attention.to_v_ip.weight.any()
+    else:
+        torch.testing.assert_close(attention.to_v_ip(token), texts.to_v(before) - texts.to_v.bias)
+    optimizer = torch.optim.AdamW(adapter.parameters(), 1e-3)
+    (found - 1).square().mean().backward()
+    optimizer.step()
+    assert not torch.allclose(run(stage_c, adapter(features(kind))), plain, atol=1e-3)
+
+
+def test_reading_as_text_needs_tokens_of_the_texts_width(stage_c: StageC) -> None:
+    with pytest.raises(ValueError, match=r"mapper of the text's tokens: expected shape \[any, 20\], found"):
+        make().read_as_text(stage_c)
+
+
+@pytest.mark.parametrize("kind", PROJECTIONS)
 def test_every_parameter_matters_once_values_are_not_zero(kind: str, stage_c: StageC) -> None:
     adapter = randomised(make(kind))
     adapter.attach(stage_c)
