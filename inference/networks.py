@@ -72,7 +72,8 @@ class Networks:
             if found != name:
                 raise ValueError(f"{name}: {path} holds the network {found}")
             told = pipeline_facts(name, path) | read_header(path, name)
-            self._facts[name] = RELEASED_FACTS.get(name, {}) | told
+            # A header that knows the diffusion is of our own training and complete.
+            self._facts[name] = told if "gdf" in told else RELEASED_FACTS.get(name, {}) | told
         return self._facts[name]
 
     def sampling(self, stage: str, chosen: StageSettings) -> SamplingSettings:

@@ -19,7 +19,7 @@ from modules.schema import convert, nearest
 # What the headers of our own files say of a network, for the official files, which have no such header.
 RELEASED_FACTS: dict[str, dict[str, Any]] = {
     "stage_c": {"gdf": RELEASED_SPEC, "compression": 42.67, "image_size_px": 1024},
-    "stage_b": {"gdf": RELEASED_SPEC, "compressor_scale": 0.75},
+    "stage_b": {"gdf": RELEASED_SPEC, "compressor_scale": 0.75, "random_scale": [0.5, 1.0]},
 }
 RELEASED_ENCODERS = {
     "text_encoder": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",

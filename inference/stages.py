@@ -107,10 +107,15 @@ class Stages:
         compression = self.networks.facts("stage_c")["compression"]
         return latent_size(size.height, compression), latent_size(size.width, compression)
 
-    def grid_b(self, size: Size) -> tuple[int, int]:
-        """Height and width in compressor latents of a picture as Stage B was trained to see it."""
+    def grid_b(self, size: Size, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width in compressor latents of a picture as Stage B was trained to see it.
+
+        scale: at which it sees the picture further shrunk, but not further than it was trained to.
+        """
         factor = self.networks.peek("semantic_compressor").factor
-        return compressor_grid(size, self.networks.facts("stage_b")["compressor_scale"], factor)
+        facts = self.networks.facts("stage_b")
+        scale = max(scale, min(facts.get("random_scale", [1.0])))
+        return compressor_grid(size, facts["compressor_scale"] * scale, factor)
 
     def _texts(self, stage: str, batch: Sequence[Request]) -> tuple[Any, Any]:
         """Features of the prompts and of the negative prompts."""

@@ -85,11 +85,12 @@ def reconstruct(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Te
 def enlarge(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
     """Stage B draws a picture larger than the one whose compressor latents it is given.
 
-    It was trained on latents of shrunk pictures too, so these are no finer than the small picture is.
+    They are no finer than the small picture is, where Stage B was trained on latents of shrunk pictures too;
+    otherwise they are those of the enlarged picture.
     """
     small = Size(*(max(1, side // ENLARGED) for side in batch[0].size))
-    images = originals(batch, small).images
-    return _decode(stages, batch, stages.compress(images, stages.grid_b(small)), on_step)
+    grid = stages.grid_b(batch[0].size, 1 / ENLARGED)
+    return _decode(stages, batch, stages.compress(originals(batch, small).images, grid), on_step)
 
 
 def enlarge_with_control(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:

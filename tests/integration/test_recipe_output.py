@@ -68,7 +68,7 @@ def test_half_a_decoder_is_refused() -> None:
 def test_headers_say_what_a_reader_needs() -> None:
     stage_b = made(make_config("stage_b", recipe={"compressor_scale": 0.75}))
     sampling = {"steps": 2, "guidance": 4.0, "shift": 1.0, "sampler": "ddpm", "rescale": 0.7}
-    facts_b = {"compressor_scale": 0.75, "text_encoder": "text_encoder"}
+    facts_b = {"compressor_scale": 0.75, "random_scale": [0.5, 1.0], "text_encoder": "text_encoder"}
     assert stage_b.facts("stage_b") == {"gdf": GDF, "sampling": sampling, **facts_b}
     assert stage_b.facts("semantic_compressor") == {}
     stage_c = made(make_config("stage_c"))

@@ -87,6 +87,7 @@ class StageBRecipe:
         return {
             **self.objective.facts(),
             "compressor_scale": self.settings.compressor_scale,
+            "random_scale": list(self.settings.random_scale),
             **self.encoders.facts(),
         }
 

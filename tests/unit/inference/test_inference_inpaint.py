@@ -154,16 +154,23 @@ def test_sizes_that_are_not_asked_for(cascade: Cascade, tmp_path: Path) -> None:
     assert size(20, 30, task="super_resolution") == (40, 60)
 
 
-def test_super_resolution_sees_the_picture_as_small_as_it_is(cascade: Cascade, photo: str) -> None:
+@pytest.mark.parametrize(("random_scale", "seen_px"), [([0.5, 1.0], (48, 64)), ([1.0, 1.0], (96, 128))])
+def test_super_resolution_shows_stage_b_what_it_was_trained_to_see(
+    cascade: Cascade,
+    photo: str,
+    monkeypatch: pytest.MonkeyPatch,
+    random_scale: list[float],
+    seen_px: tuple[int, int],
+) -> None:
+    monkeypatch.setitem(cascade.networks.facts("stage_b"), "random_scale", random_scale)
     grids: list[tuple[int, ...]] = []
     handle = cascade.networks.peek("stage_b").register_forward_pre_hook(
         lambda _, args, keywords: grids.append(tuple(keywords["effnet"].shape[2:])), with_kwargs=True
     )
     [large] = cascade.generate("", task="super_resolution", image=photo, **FAST)
-    small = cascade.stages.grid_b(Size(48, 64))
     handle.remove()
     assert large.image.size == (128, 96)
-    assert set(grids) == {small}
+    assert set(grids) == {tuple(int(side * 0.75 / 8) for side in seen_px)}
 
 
 def test_super_resolution_with_a_controlnet_draws_with_stage_c(
