@@ -13,9 +13,9 @@ from modules.weights.files import HEADER_KEY, opened, parse_header
 from modules.weights.lazy import lazy_state
 from modules.weights.loading import find_weights
 from modules.weights.lora_layouts import LAYOUTS, read_named, unfolded, write_named
-from modules.weights.lora_metadata import PEFT_FILE, PEFT_KEY, alpha_of, make_metadata, with_peft_alphas
+from modules.weights.lora_metadata import PEFT_FILE, PEFT_KEY, alpha_of, make_metadata, take_peft_alphas
 from modules.weights.lora_names import network_of
-from modules.weights.lora_official import is_official, read_official, write_official
+from modules.weights.lora_official import is_official, read_official, take_rows, write_official, write_rows
 from modules.weights.pickled import ENDINGS, read_pickled
 from modules.weights.writing import write_tensors
 
@@ -29,24 +29,27 @@ def read_lora(path: str | Path, ema: bool = True) -> LoRAState:
     """The LoRA in a file of any layout, of a run, or of peft's or diffusers' folder.
 
     facts: what our header says; "layout": which layout it is; "for": stage_c or stage_b; "other_tools": the
-    other metadata. FileNotFoundError when there is none, ValueError naming the keys that are not understood.
+    other metadata. Where nothing says alpha, it is the rank.
+    FileNotFoundError when there is none, ValueError naming the keys that are not understood.
     """
     file = find_lora(path, ema)
     tensors, metadata = read_all(file)
     if tensors.keys() <= EMBEDDING:  # OneTrainer's file of one embedding, whose text is the file's name
         tensors = {f"bundle_emb.{file.stem}.{key}": tensor for key, tensor in tensors.items()}
     header = parse_header(file, metadata)
+    keys, rows = list(tensors), take_rows(tensors)
     if is_official(tensors):
         state, unknown = read_official(tensors, header.get("numbering", []))
     else:
         state, unknown = read_named(tensors)
-    if unknown or not tensors:
+    state.rows.update(rows)
+    if unknown or not keys:
         few = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
         raise ValueError(f"{file}: not a LoRA of this family: {len(unknown)} keys not understood ({few})")
     state.facts.update({key: value for key, value in header.items() if key not in OURS_ALONE})
     state.facts["other_tools"] = {key: value for key, value in metadata.items() if key != HEADER_KEY}
     _take_peft_alphas(state, file, metadata)
-    _finish(state, header, list(tensors))
+    _finish(state, header, keys)
     return state
 
 
@@ -72,6 +75,7 @@ def write_lora(path: str | Path, state: LoRAState, layout: str = "comfyui") -> N
             ours["alphas"] = _alphas(state)
     else:
         raise ValueError(f"LoRA layout {layout!r} is not known; {nearest(layout, [*LAYOUTS, OFFICIAL])}")
+    tensors |= write_rows(state.rows)
     write_tensors(path, lazy_state(tensors), make_metadata(state, layout, network, ours))
 
 
@@ -93,9 +97,9 @@ def read_all(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _take_peft_alphas(state: LoRAState, file: Path, metadata: Mapping[str, str]) -> None:
     beside = file.with_name(PEFT_FILE)
     if PEFT_KEY in metadata:
-        with_peft_alphas(state, json.loads(metadata[PEFT_KEY]))
+        take_peft_alphas(state, json.loads(metadata[PEFT_KEY]))
     elif beside.is_file() and file.name in FOLDER_FILES:
-        with_peft_alphas(state, json.loads(beside.read_text()))
+        take_peft_alphas(state, json.loads(beside.read_text()))
 
 
 def _finish(state: LoRAState, header: Mapping[str, Any], keys: list[str]) -> None:
@@ -123,7 +127,7 @@ def recognise(state: LoRAState, keys: list[str], network: str) -> str:
             written = write_named(state, layout, network)
         except ValueError:
             continue
-        if written.keys() == set(keys):
+        if written.keys() | write_rows(state.rows).keys() == set(keys):
             return layout
     return "mixed"
 

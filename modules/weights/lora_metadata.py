@@ -14,6 +14,8 @@ from modules.weights.lora_layouts import LAYOUTS, spelt
 
 PEFT_KEY = "lora_adapter_metadata"  # of diffusers; peft itself has it in a file beside
 PEFT_FILE = "adapter_config.json"
+PEFT_PREFIXES = {"unet": ("prior.", "decoder.", "unet.", ""), "text_encoder": ("text_encoder.",)}
+BY_LAYOUT = (PEFT_KEY, "modelspec.architecture")  # what another layout writes differently
 ARCHITECTURES = {"stage_c": "stable-cascade-v1-prior/lora", "stage_b": "stable-cascade-v1-decoder/lora"}
 
 
@@ -31,7 +33,7 @@ def make_metadata(state: LoRAState, layout: str, network: str, ours: Mapping[str
         "ss_network_module": "networks.lora",
         "ss_network_dim": _one_or_dynamic(ranks),
         "ss_network_alpha": _one_or_dynamic(alphas),
-        **state.facts.get("other_tools", {}),
+        **_kept(state),
         HEADER_KEY: json.dumps({**facts, "network": "lora", "layout": layout, "for": network, **ours}),
     }
     if LAYOUTS.get(layout) and LAYOUTS[layout].alpha == "metadata":
@@ -71,27 +73,28 @@ def part_config(layers: Mapping[str, Factors]) -> dict[str, Any]:
     }
 
 
-def with_peft_alphas(state: LoRAState, config: Mapping[str, Any]) -> LoRAState:
-    """The state with the alphas that peft's config gives, where the tensors give none."""
+def take_peft_alphas(state: LoRAState, config: Mapping[str, Any]) -> None:
+    """Give the state the alphas that peft's config says, where the tensors give none."""
+    style = LAYOUTS["peft"]
     for part, layers in state.parts.items():
-        for layout in ("diffusers", "peft"):
-            style = LAYOUTS[layout]
-            prefix = style.unet if part == "unet" else style.text_encoder or ""
-            own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
-            if "lora_alpha" in own:
-                break
-        else:
+        prefix = next((each for each in PEFT_PREFIXES[part] if f"{each}lora_alpha" in config), None)
+        if prefix is None:
             continue
+        own = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
         for name, factors in layers.items():
             if factors.alpha is None:
                 alpha = _peft_alpha(own, spelt(name, style, part, "stage_c"), len(factors.down))
                 layers[name] = factors._replace(alpha=alpha)
-    return state
 
 
 def alpha_of(factors: Factors) -> float:
     """alpha, the rank where it is not given."""
     return float(len(factors.down) if factors.alpha is None else factors.alpha)
+
+
+def _kept(state: LoRAState) -> dict[str, str]:
+    others = state.facts.get("other_tools", {})
+    return {key: text for key, text in others.items() if key not in BY_LAYOUT}
 
 
 def _peft_alpha(config: Mapping[str, Any], name: str, rank: int) -> torch.Tensor:

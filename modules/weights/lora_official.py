@@ -5,7 +5,7 @@ back as it was (bit for bit where alpha and rank are powers of two).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -20,9 +20,23 @@ BLOCKS = 4  # ranks of a packed layer, in those of a projection: 3 would do, but
 Entry = dict[str, Any]
 
 
-def is_official(keys: Any) -> bool:
+def is_official(keys: Iterable[str]) -> bool:
     """Whether these are the names of an official file's tensors (not all of them: of one at least)."""
-    return any(KEY.fullmatch(key) or key in (ROWS, ROW_NUMBERS) for key in keys)
+    return any(KEY.fullmatch(key) for key in keys)
+
+
+def take_rows(tensors: dict[str, Tensor]) -> dict[int, Tensor]:
+    """The trained token rows, taken out of a file's tensors."""
+    if not {ROWS, ROW_NUMBERS} <= tensors.keys():
+        return {}
+    return dict(zip(tensors.pop(ROW_NUMBERS).tolist(), tensors.pop(ROWS), strict=True))
+
+
+def write_rows(rows: Mapping[int, Tensor]) -> dict[str, Tensor]:
+    """The other way. Files of other layouts keep them too: they lose nothing, and work here."""
+    if not rows:
+        return {}
+    return {ROWS: torch.stack(list(rows.values())), ROW_NUMBERS: torch.tensor(list(rows))}
 
 
 def read_official(tensors: Mapping[str, Tensor], numbering: list[Entry]) -> tuple[LoRAState, list[str]]:
@@ -35,13 +49,11 @@ def read_official(tensors: Mapping[str, Tensor], numbering: list[Entry]) -> tupl
     for key, tensor in tensors.items():
         if match := KEY.fullmatch(key):
             found.setdefault(int(match["number"]), {})[match["factor"]] = tensor
-        elif key not in (ROWS, ROW_NUMBERS):
+        else:
             unknown.append(key)
     one = torch.ones(())
     numbered = {n: Factors(pair["down"], pair["up"], one) for n, pair in found.items() if len(pair) == 2}
     unknown += [f"weights.{number}" for number, pair in found.items() if len(pair) != 2]
-    if ROWS in tensors and ROW_NUMBERS in tensors:
-        state.rows.update(zip(tensors[ROW_NUMBERS].tolist(), tensors[ROWS], strict=True))
     if not numbering:
         state.numbered.update(numbered)
     for number, entry in enumerate(numbering):
@@ -67,9 +79,6 @@ def write_official(state: LoRAState) -> tuple[dict[str, Tensor], list[Entry]]:
     for number, factors in pairs.items():
         tensors[f"weights.{number}.lora_down"] = factors.down
         tensors[f"weights.{number}.lora_up"] = factors.up
-    if state.rows:
-        tensors[ROWS] = torch.stack(list(state.rows.values()))
-        tensors[ROW_NUMBERS] = torch.tensor(list(state.rows))
     return tensors, numbering
 
 

@@ -262,7 +262,6 @@ def test_official_files_go_through_every_layout(layout: str, make: Any, tmp_path
     write_lora(tmp_path / "other.safetensors", named, layout)
     found = read_lora(tmp_path / "other.safetensors")
     assert found.parts["unet"].keys() == named.parts["unet"].keys()
-    found.rows.update(named.rows)
     write_lora(tmp_path / "again.safetensors", found, "official")
     again = load_file(tmp_path / "again.safetensors")
     assert again.keys() == tensors.keys() and all(torch.equal(again[key], tensors[key]) for key in again)
@@ -374,6 +373,17 @@ def test_metadata_of_other_tools_is_kept(tmp_path: Path) -> None:
     write_lora(tmp_path / "ours.safetensors", read_lora(tmp_path / "kohya.safetensors"), "comfyui")
     with safe_open(tmp_path / "ours.safetensors", "pt") as file:
         assert file.metadata()["ss_learning_rate"] == "1e-4"
+
+
+@pytest.mark.parametrize(("prefix", "rslora"), [("unet.", False), ("prior.", True), ("", True)])
+def test_alpha_stands_in_diffusers_metadata(prefix: str, rslora: bool, tmp_path: Path) -> None:
+    each = factors()
+    tensors = {f"{prefix}{MLP}{A}": each.down, f"{prefix}{MLP}{B}": each.up}
+    config = {"r": 4, "lora_alpha": 1, "alpha_pattern": {r"channelwise\.4": 6}, "use_rslora": rslora}
+    text = json.dumps({f"{prefix}{key}": value for key, value in config.items()})
+    save_file(tensors, tmp_path / "lora.safetensors", {"lora_adapter_metadata": text})
+    alpha = read_lora(tmp_path / "lora.safetensors").parts["unet"][MLP].alpha
+    assert alpha == (6 * 2 if rslora else 6)  # alpha / sqrt(4) = 2 alpha / 4
 
 
 @pytest.mark.parametrize(
