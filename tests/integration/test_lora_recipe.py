@@ -13,6 +13,7 @@ import modules
 from modules.adapters.four_bit import FourBitLinear
 from modules.adapters.lora import LoRA
 from modules.adapters.tokens import TrainedTokens
+from modules.blocks import Attention
 from modules.conditions import stage_c_inputs
 from modules.encoders import TextEncoder
 from modules.weights import load_network, read_header, read_tensors, save_network
@@ -28,6 +29,7 @@ from tests.integration.recipe_cases import (
     TEXT_ENCODER,
 )
 from tests.integration.test_distributed import HERE, rows, torchrun
+from tests.integration.test_experiments import composed
 from train.config import config_from_plain
 from train.loop import run
 from train.recipes import make_recipe
@@ -328,3 +330,18 @@ def test_mistakes_are_told_in_one_line(settings: Settings, recipe: dict[str, Any
     with pytest.raises((ValueError, OSError), match=message) as error:
         make_recipe(config).build(torch.device("cpu"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "network"),
+    [("lora_stage_c_1b", "stage_c"), ("lora_stage_c_3_6b", "stage_c"), ("lora_stage_b_700m", "stage_b")],
+)
+def test_the_released_sizes_learn_in_every_attention(experiment: str, network: str) -> None:
+    plain = composed(f"finetune/{experiment}")
+    with torch.device("meta"):
+        base = modules.build(network, plain["model"][network]["config"])
+    lora = LoRA.create(base, plain["recipe"]["layers"])
+    attentions = [name for name, part in base.named_modules() if isinstance(part, Attention)]
+    projections = ("to_q", "to_k", "to_v", "out_proj")
+    assert list(lora.layers) == [f"{name}.{each}" for name in attentions for each in projections]
+    assert {layer.rank for layer in lora.layers.values()} == {4}
