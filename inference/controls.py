@@ -19,7 +19,7 @@ from modules.adapters.controlnet import ControlNet, Controls, check_fits
 from modules.adapters.filters import ControlFilter, build_filter, released_filter
 from modules.adapters.filters.inpainting import painted_over
 from modules.pictures import resized
-from modules.weights import fingerprint, read_header
+from modules.weights import read_header
 
 RELEASED_FACTOR = 32  # pixels per latent of the released compressor
 RAW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of pictures that are a control of so many channels
@@ -60,7 +60,8 @@ class ControlNets:
 
     def fingerprints(self, request: Request) -> dict[str, str]:
         """Short checksums of the files, by setting."""
-        return {f"controls[{i}]": fingerprint(self._path(c)) for i, c in enumerate(request.controls)}
+        files = [self._path(settings) for settings in request.controls]
+        return {f"controls[{i}]": self.networks.fingerprint(file) for i, file in enumerate(files)}
 
     def maps(self, batch: Sequence[Request], grid: tuple[int, int], source: Source | None) -> list[Controls]:
         """For each ControlNet of a batch of requests its maps [B, C, h, w], by block.

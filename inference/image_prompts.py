@@ -14,7 +14,7 @@ from inference.settings import Request
 from inference.sources import fit, open_source, source_size
 from modules.adapters.ip_adapter import IPAdapter, join_tokens
 from modules.encoders import ImageEncoder
-from modules.weights import fingerprint, read_header
+from modules.weights import read_header
 
 
 class ImageTokens(NamedTuple):
@@ -29,6 +29,7 @@ class ImagePrompts:
 
     def __init__(self, networks: Networks) -> None:
         self.networks = networks
+        self._fitting: set[IPAdapter] = set()
 
     def check(self, request: Request) -> None:
         """Raise ValueError or FileNotFoundError, naming the setting, for a prompt that cannot be given."""
@@ -37,15 +38,24 @@ class ImagePrompts:
         for i, path in enumerate(request.image_prompt.images):
             open_source(path, f"image_prompt.images[{i}]")
         with naming("image_prompt"):
-            adapter = self._adapter(request)
-            adapter.attach(self.networks.peek("stage_c"))
-            adapter.detach()
-            blank = torch.zeros(1, 3, 8, 8)
-            self._tokens(request, self._features(request, blank))  # says when the encoder is another
+            self._fit(request)
+
+    def _fit(self, request: Request) -> None:
+        """Raise ValueError unless the adapter fits Stage C and the image encoder; tried out once."""
+        adapter = self._adapter(request)
+        if adapter in self._fitting:
+            return
+        adapter.attach(self.networks.peek("stage_c"))
+        adapter.detach()
+        blank = torch.zeros(1, 3, 8, 8)
+        self._tokens(request, self._features(request, blank))  # says when the encoder is another
+        self._fitting.add(adapter)
 
     def fingerprints(self, request: Request) -> dict[str, str]:
         """A short checksum of the adapter's file, by setting."""
-        return {"image_prompt": fingerprint(self._path(request))} if request.image_prompt else {}
+        if not request.image_prompt:
+            return {}
+        return {"image_prompt": self.networks.fingerprint(self._path(request))}
 
     def tokens(self, batch: Sequence[Request]) -> ImageTokens:
         """Image tokens for each picture of a batch of requests with image prompts."""

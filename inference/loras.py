@@ -15,7 +15,6 @@ from modules.adapters.lora import LoRA
 from modules.adapters.lora_state import LoRAState
 from modules.adapters.tokens import TrainedTokens
 from modules.encoders import TextEncoder
-from modules.weights import fingerprint
 from modules.weights.lora_files import find_lora, read_lora
 
 Change = LoRA | TrainedTokens
@@ -105,7 +104,7 @@ class LoRAs:
     def fingerprints(self, request: Request) -> dict[str, str]:
         """Short checksums of the files, by setting."""
         files = [find_lora(settings.weights, self.networks.ema) for settings in request.loras]
-        return {f"loras[{i}]": fingerprint(file) for i, file in enumerate(files)}
+        return {f"loras[{i}]": self.networks.fingerprint(file) for i, file in enumerate(files)}
 
     @contextmanager
     def on_stage(self, stage: str, network: nn.Module, request: Request) -> Iterator[None]:

@@ -45,7 +45,7 @@ class Networks:
         self.device, self.dtype_name, self.offload = device, dtype, offload
         self._paths: dict[str, Path] = {}
         self._facts: dict[str, dict[str, Any]] = {}
-        self._fingerprints: dict[str, str] = {}
+        self._fingerprints: dict[Path, str] = {}
         self._loaded: dict[tuple[str, str], nn.Module] = {}
 
     @property
@@ -165,11 +165,13 @@ class Networks:
 
     def fingerprints(self, names: Iterable[str]) -> dict[str, str]:
         """Short checksums of the networks' files, by which a change of weights is noticed."""
-        wanted = [name for name in names if name not in RELEASED_ENCODERS]
-        for name in wanted:
-            if name not in self._fingerprints:
-                self._fingerprints[name] = fingerprint(self.path(name))
-        return {name: self._fingerprints[name] for name in wanted}
+        return {name: self.fingerprint(self.path(name)) for name in names if name not in RELEASED_ENCODERS}
+
+    def fingerprint(self, path: Path) -> str:
+        """A short checksum of a file; it is read once."""
+        if path not in self._fingerprints:
+            self._fingerprints[path] = fingerprint(path)
+        return self._fingerprints[path]
 
 
 def pipeline_facts(name: str, path: Path) -> dict[str, Any]:
