@@ -65,7 +65,7 @@ def token_id(tokenizer: CLIPTokenizer, text: str) -> int | None:
 
 def word_of(tokenizer: CLIPTokenizer, number: int) -> str:
     """The text of a token that is a whole word; ValueError for other tokens."""
-    token = tokenizer.convert_ids_to_tokens(number) or ""
+    token = str(tokenizer.convert_ids_to_tokens(number))
     word = token.removesuffix(WORD_END)
     if token_id(tokenizer, word) != number:
         raise ValueError(f"text_encoder: token {number} ({token!r}) is not a word of its own")
