@@ -68,4 +68,4 @@ def _facts(stage_b: NetworkSettings | None) -> dict[str, Any]:
     released = {"gdf": gdf.RELEASED_SPEC, "sampling": asdict(gdf.RELEASED_SAMPLING["stage_b"])}
     if stage_b is None or stage_b.weights is None:
         return released
-    return released | read_header(find_weights(stage_b.weights, "stage_b"))
+    return released | read_header(find_weights(stage_b.weights, "stage_b"), "stage_b")

@@ -12,7 +12,7 @@ from modules.weights.components import OnBytes, ignore
 from modules.weights.files import fingerprint
 from modules.weights.folders import weights_in_folder
 from modules.weights.loading import contents
-from modules.weights.parts import Part, read_parts
+from modules.weights.parts import ENCODERS, Part, read_parts
 from modules.weights.writers import ENDING, WRITERS, Settings
 
 GROUPS = {  # the networks of diffusers' two pipelines, by their names
@@ -31,7 +31,9 @@ def gather(path: str | Path, ema: bool = True) -> dict[str, Part]:
     if path.is_file():
         return read_parts(path, ema)
     found = {}
-    for name, place in contents(path).items():
+    # An encoder's file without config or tokenizer is no use to a cascade, but can be converted.
+    bare = {name: file for name in ENCODERS if (file := weights_in_folder(path, name))}
+    for name, place in (bare | contents(path)).items():
         file = weights_in_folder(place, name) if place.is_dir() else place
         parts = read_parts(file, ema) if file else {}
         found |= {name: parts[name]} if name in parts else {}

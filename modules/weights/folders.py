@@ -30,13 +30,11 @@ def weights_in_folder(folder: Path, name: str, ema: bool = True) -> Path | None:
     """
     if is_component(folder):
         return component_weights(folder)
-    if (folder / "model_index.json").is_file():
-        places = (folder / component for component in COMPONENTS.get(name, ()))
-        return next((file for place in places if (file := component_weights(place))), None)
     endings = ("_ema", "") if ema else ("",)
     files = [folder / "weights" / f"{name}{ending}.safetensors" for ending in endings]
     files += [folder / f"{stem}.safetensors" for stem in RELEASED_FILES.get(name, (name,))]
-    return next((file for file in files if file.is_file()), component_weights(folder / name))
+    components = (component_weights(folder / component) for component in COMPONENTS.get(name, ()))
+    return next((file for file in (*files, *components) if file and file.is_file()), None)
 
 
 def is_component(folder: Path) -> bool:
@@ -63,9 +61,9 @@ def _is_variant(file: Path) -> bool:
 
 
 def encoder_folder(source: str | Path, name: str) -> Path | None:
-    """The folder of encoder `name` in a folder as in `weights_in_folder`; None where there is none."""
+    """The folder of encoder `name`, with its config, in one as in `weights_in_folder`; None without it."""
     file = weights_in_folder(Path(source), name)
-    return file.parent if file else None
+    return file.parent if file and is_component(file.parent) else None
 
 
 def folder_around(file: Path) -> Path:

@@ -196,6 +196,32 @@ def test_pipelines_are_whole_cascades(pipelines: Path) -> None:
     assert [picture.image.size for picture in pictures] == [(SIDE_PX, SIDE_PX)] * 2
 
 
+def test_every_source_draws_the_same_picture(
+    networks: tuple[Path, dict[str, Any]], pipelines: Path, tmp_path: Path
+) -> None:
+    """Runs, pipelines, checkpoints for ComfyUI, official files: named as they are, without conversion."""
+    runs = networks[0]
+    convert(gather(runs), tmp_path / "comfyui", Settings("comfyui"))
+    convert(gather(runs), tmp_path / "official", Settings("official"))
+    encoder = str(pipelines / "prior")
+    sources: list[dict[str, Any]] = [
+        {"run": str(runs)},
+        {"run": str(pipelines / "combined")},
+        {"run": str(tmp_path / "official")},
+        {"run": str(tmp_path / "comfyui"), "text_encoder": encoder},
+        {
+            "stage_a": str(pipelines / "decoder"),
+            "stage_b": str(pipelines / "decoder" / "decoder"),
+            "stage_c": str(tmp_path / "comfyui" / "stable_cascade_stage_c.safetensors"),
+            "text_encoder": encoder,
+        },
+    ]
+    settings = {"width_px": SIDE_PX, "height_px": SIDE_PX}
+    drawn = [Cascade.load(device="cpu", **source).generate("a red circle", **settings) for source in sources]
+    first = drawn[0][0].image.tobytes()
+    assert all(pictures[0].image.tobytes() == first for pictures in drawn)
+
+
 def test_everything_survives_the_way_through_a_pipeline(
     networks: tuple[Path, dict[str, Any]], pipelines: Path
 ) -> None:

@@ -226,6 +226,18 @@ def test_older_and_open_clip_names_of_encoders(parts: dict[str, Part]) -> None:
     assert parts["image_encoder"].config.items() >= told.items()
 
 
+def test_folder_of_a_fine_tuning_tool(parts: dict[str, Part], tmp_path: Path) -> None:
+    """OneTrainer's: a raw stage_c.safetensors and a text_encoder.safetensors, which has no tokenizer."""
+    for name in ("stage_c", "text_encoder"):
+        save_file(tensors(parts[name]), tmp_path / f"{name}.safetensors")
+    found = gather(tmp_path)
+    for name, part in found.items():
+        assert_same(parts[name], part, also_config=False)
+    assert found.keys() == {"stage_c", "text_encoder"}
+    with pytest.raises(ValueError, match="text_encoder: there is no tokenizer with it"):
+        convert(found, tmp_path / "prior", Settings("diffusers"))
+
+
 def manifest(name: str) -> dict[str, LazyTensor]:
     """A released network's tensors, of which only names, shapes and formats are known."""
     content = json.loads((MANIFESTS / f"{name}.json").read_text())
