@@ -25,9 +25,13 @@ LCM_SAMPLING = {"steps": 4, "guidance": 1.0, "shift": 1.0, "sampler": "lcm", "re
 
 
 def write_loras(runs: Path, folder: Path) -> None:
-    """lora_c (with a new token), lora_b, and lora_text, which changes Stage C's text encoder alone."""
-    for name, stage, seed in (("lora_c", "stage_c", 1), ("lora_b", "stage_b", 2)):
-        lora = LoRA.create(load_network(runs / stage, stage), {"*.attn.to_*": 2, "*.channelwise.*": 3})
+    """lora_c and lora_attention (both with a new token), lora_b; lora_text changes the text encoder alone."""
+    for name, stage, patterns, seed in (
+        ("lora_c", "stage_c", {"*.attn.to_*": 2, "*.channelwise.*": 3}, 1),
+        ("lora_b", "stage_b", {"*.attn.to_*": 2, "*.channelwise.*": 3}, 2),
+        ("lora_attention", "stage_c", {"*.attn.*": 2}, 4),
+    ):
+        lora = LoRA.create(load_network(runs / stage, stage), patterns)
         shake(lora, seed, 0.3)
         if stage == "stage_c":
             encoder = TextEncoder(source=str(runs / stage / "text_encoder"))

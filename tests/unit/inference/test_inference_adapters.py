@@ -14,8 +14,11 @@ from inference.config import Config
 from inference.recreate import recreate
 from inference.sources import to_pixels
 from modules.adapters.filters.canny import Canny
+from modules.adapters.tokens import TrainedTokens
+from modules.encoders import TextEncoder
 from modules.pictures import resized, to_image
 from modules.schema import from_plain
+from modules.weights.lora_files import read_lora, write_lora
 from tests.adapter_files import LCM_SAMPLING, NEW_TOKEN
 from tests.unit.inference.test_inference_pipeline import FAST, differ, pixels
 
@@ -91,18 +94,40 @@ def test_loras_add_up_and_their_weights_count(cascade: Cascade, adapters: Path) 
     assert all(differ(first, second) for i, first in enumerate(drawn) for second in drawn[:i])
 
 
-def test_trained_tokens_are_known_only_with_their_lora(cascade: Cascade, adapters: Path) -> None:
+@pytest.mark.parametrize("stage", ["stage_c", "stage_b"])
+def test_trained_tokens_are_known_only_with_their_lora(cascade: Cascade, adapters: Path, stage: str) -> None:
+    """Also to the other stage's text encoder, where it is of the same kind."""
+
     def tokens(**settings: Any) -> int:
         seen: list[int] = []
-        encoder = cascade.networks.peek_encoder("text_encoder", "stage_c")
+        encoder = cascade.networks.peek_encoder("text_encoder", stage)
         handle = encoder.token_table.register_forward_hook(
             lambda _, inputs, __: seen.append(int((inputs[0][0] < encoder.model.config.vocab_size).sum()))
         )
-        cascade.generate(f"a {NEW_TOKEN}", 1, task="preview", **FAST, **settings)
+        cascade.generate(f"a {NEW_TOKEN}", 1, **FAST, **settings)
         handle.remove()
         return seen[0]
 
     assert tokens() == tokens() != tokens(loras=[str(adapters / "lora_c")])
+
+
+def test_an_official_file_is_told_its_tokens(
+    cascade: Cascade, tiny_runs: Path, adapters: Path, tmp_path: Path
+) -> None:
+    """Its layers have numbers and its tokens are additions to rows, without their texts."""
+    encoder = TextEncoder(source=str(tiny_runs / "stage_c" / "text_encoder"))
+    new = {NEW_TOKEN: "circle|square"}
+    state = read_lora(adapters / "lora_attention")
+    state.rows.update(TrainedTokens.from_vectors(state.tokens).rows(encoder, new))
+    state.tokens.clear()
+    write_lora(tmp_path / "official.safetensors", state, "official")
+    official = {"weights": str(tmp_path / "official.safetensors"), "tokens": new}
+    ours, theirs = (
+        cascade.generate(f"a {NEW_TOKEN}", 1, **FAST, loras=[lora])[0]
+        for lora in (str(adapters / "lora_attention"), official)
+    )
+    assert not differ(ours, theirs)
+    assert differ(ours, cascade.generate(f"a {NEW_TOKEN}", 1, **FAST)[0])
 
 
 def test_controls_count_in_their_share_of_the_steps(cascade: Cascade, adapters: Path, photo: str) -> None:

@@ -1,17 +1,24 @@
 """Plain data become dataclasses; every mistake is one line: the key, what was expected, what was found."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
-from modules.schema import ConfigError, bounded, from_plain, nearest
+from modules.schema import ConfigError, bounded, convert, from_plain, nearest
 
 
 @dataclass
 class Inner:
     width: int = bounded(4, least=1, most=8)
     kind: Literal["round", "square"] = "round"
+
+
+@dataclass
+class Shelf:
+    shorthand: ClassVar[str] = "name"
+    name: str
+    boards: int = 1
 
 
 @dataclass
@@ -89,6 +96,14 @@ def test_messages_of_nested_checks_carry_the_whole_key() -> None:
         from_plain(Outer, {"name": "x", "rate": 3}, where="group")
     with pytest.raises(ConfigError, match=r"^group: a slow x: expected another name$"):
         from_plain(Outer, {"name": "slow x"}, where="group")
+
+
+def test_a_shorthand_stands_for_one_entry() -> None:
+    hint = list[Shelf]
+    shelves = convert(hint, ["left", {"name": "right", "boards": 3}, Shelf("top")], "shelves")
+    assert shelves == [Shelf("left"), Shelf("right", 3), Shelf("top")]
+    with pytest.raises(ConfigError, match=r"shelves\[1\].bords: unknown key; did you mean 'boards'"):
+        convert(hint, ["left", {"bords": 3}], "shelves")
 
 
 def test_nearest_lists_all_when_none_is_near() -> None:
