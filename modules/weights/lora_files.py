@@ -106,7 +106,7 @@ def _finish(state: LoRAState, header: Mapping[str, Any], keys: list[str]) -> Non
     """Say which network and layout it is, and undo what our writer did that the layout cannot say."""
     base = (header.get("base") or {}).get("network")
     layers = state.parts["unet"]
-    network = header.get("for") or base or network_of(list(layers))
+    network = header.get("for") or base or network_of([*layers, *keys])
     state.facts["for"] = network
     if network == "stage_b" and "clip_txt_pooled_mapper" in layers:  # what diffusers calls it
         layers["clip_mapper"] = layers.pop("clip_txt_pooled_mapper")
@@ -120,9 +120,7 @@ def recognise(state: LoRAState, keys: list[str], network: str) -> str:
     """The layout in which exactly these keys would be written; "mixed" when there is none."""
     if is_official(keys):
         return OFFICIAL
-    for layout, style in LAYOUTS.items():
-        if style.text_encoder is None and state.parts["text_encoder"]:
-            continue
+    for layout in LAYOUTS:
         try:
             written = write_named(state, layout, network)
         except ValueError:

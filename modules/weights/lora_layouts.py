@@ -14,7 +14,7 @@ Tensors = dict[str, Tensor]
 
 
 class Layout(NamedTuple):
-    """unet, text_encoder: what stands before the names; None: the layout has no place for that part.
+    """stage_c, stage_b, text_encoder: what stands before the names; None: the layout has no place for them.
 
     flat: dots become underscores. spell: how attention's projections are called. ends: how the names of
     down, up and DoRA's magnitudes end. alpha: whether it is written ("kept"), multiplied into up
@@ -22,7 +22,8 @@ class Layout(NamedTuple):
     are held: as all others ("plain"), with a whole weight in every rank of down ("whole"), or not at all.
     """
 
-    unet: str
+    stage_c: str
+    stage_b: str | None
     text_encoder: str | None
     flat: bool = False
     spell: Callable[[str], str] = str
@@ -30,22 +31,30 @@ class Layout(NamedTuple):
     alpha: str = "kept"
     depthwise: str = "plain"
 
+    def prefix(self, part: str, network: str) -> str | None:
+        """What stands before the names of a part of a LoRA for that network."""
+        if part == "text_encoder":
+            return self.text_encoder
+        return self.stage_b if network == "stage_b" else self.stage_c
+
 
 AB = (".lora_A.weight", ".lora_B.weight", ".dora_scale")
 PEFT = (".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector")
 THEIRS, NUMBERED = lora_names.diffusers_attention, lora_names.numbered_attention
 LAYOUTS = {
-    "comfyui": Layout("diffusion_model.", "text_encoders.clip_g.transformer."),
-    "kohya": Layout("lora_unet_", "lora_te_", flat=True),
-    "peft": Layout("", None, spell=THEIRS, ends=PEFT, alpha="metadata", depthwise=""),
-    "diffusers": Layout("prior.", "text_encoder.", spell=THEIRS, ends=PEFT, alpha="metadata", depthwise=""),
-    "onetrainer_legacy": Layout("lora_prior_unet_", "lora_prior_te_", flat=True, depthwise="whole"),
-    "onetrainer_kohya": Layout("lora_unet_", "lora_te_", flat=True, spell=NUMBERED, depthwise="whole"),
-    "onetrainer_diffusers": Layout(
-        "prior.", "text_encoder.", spell=THEIRS, ends=AB, alpha="folded", depthwise="whole"
+    "comfyui": Layout("diffusion_model.", "diffusion_model.", "text_encoders.clip_g.transformer."),
+    "kohya": Layout("lora_unet_", "lora_unet_", "lora_te_", flat=True),
+    "peft": Layout("", "", None, spell=THEIRS, ends=PEFT, alpha="metadata", depthwise=""),
+    "diffusers": Layout(
+        "prior.", "decoder.", "text_encoder.", spell=THEIRS, ends=PEFT, alpha="metadata", depthwise=""
     ),
-    "onetrainer_original": Layout("", None, spell=NUMBERED, ends=AB, depthwise="whole"),
-    "onetrainer_comfy": Layout("diffusion_model.", None, spell=NUMBERED, ends=AB, depthwise="whole"),
+    "onetrainer_legacy": Layout("lora_prior_unet_", None, "lora_prior_te_", flat=True, depthwise="whole"),
+    "onetrainer_kohya": Layout("lora_unet_", None, "lora_te_", flat=True, spell=NUMBERED, depthwise="whole"),
+    "onetrainer_diffusers": Layout(
+        "prior.", None, "text_encoder.", spell=THEIRS, ends=AB, alpha="folded", depthwise="whole"
+    ),
+    "onetrainer_original": Layout("", None, None, spell=NUMBERED, ends=AB, depthwise="whole"),
+    "onetrainer_comfy": Layout("diffusion_model.", None, None, spell=NUMBERED, ends=AB, depthwise="whole"),
 }
 ENDS = {
     "down": r"\.lora_down\.weight|\.lora_A(\.default)?\.weight|[._]lora\.down\.weight",
@@ -98,9 +107,10 @@ def write_named(state: LoRAState, layout: str, network: str) -> Tensors:
     tensors: Tensors = {}
     for part, layers in state.parts.items():
         for name, factors in layers.items():
-            prefix = style.unet if part == "unet" else style.text_encoder
+            prefix = style.prefix(part, network)
             if prefix is None:
-                raise ValueError(f"LoRA: the layout {layout} has no place for the text encoder's layers")
+                whose = network if part == "unet" else "the text encoder"
+                raise ValueError(f"LoRA: the layout {layout} has no place for layers of {whose}")
             if name.endswith("depthwise"):
                 factors = depthwise(name, factors, style)
             tensors |= leaves(prefix + spelt(name, style, part, network), factors, style)

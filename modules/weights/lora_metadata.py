@@ -46,7 +46,7 @@ def peft_config(state: LoRAState, layout: str, network: str) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for part, layers in state.parts.items():
         style = LAYOUTS[layout]
-        prefix = style.unet if part == "unet" else style.text_encoder
+        prefix = style.prefix(part, network)
         if layers:
             named = {spelt(name, style, part, network): each for name, each in layers.items()}
             config |= {f"{prefix or ''}{key}": value for key, value in part_config(named).items()}

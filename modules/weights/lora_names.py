@@ -31,7 +31,10 @@ PREFIXES = {  # before a layer's name: the part that it belongs to
     "lora_te_": "text_encoder",
 }
 WRAPPER = "base_model.model."  # what peft's own model class puts before every name
-STAGE_B_WORDS = ("effnet_mapper", "pixels_mapper", "clip_mapper", "up_repeat_mappers", "down_repeat_mappers")
+STAGE_B_MARKS = (
+    *("effnet_mapper", "pixels_mapper", "clip_mapper", "up_repeat_mappers", "down_repeat_mappers"),
+    "decoder.",  # before the names in files of diffusers' pipelines
+)
 
 
 def parse(stem: str) -> tuple[str, str] | None:
@@ -79,6 +82,6 @@ def numbered_attention(name: str) -> str:
 
 
 def network_of(names: list[str]) -> str:
-    """Whose layers these are, as far as names tell: stage_b by what only it has, else stage_c."""
+    """Whose layers these are, as far as names and keys tell: stage_b by what only it has, else stage_c."""
     deep = any(re.match(r"(down|up)_blocks\.[23]\.", name) for name in names)
-    return "stage_b" if deep or any(name.startswith(STAGE_B_WORDS) for name in names) else "stage_c"
+    return "stage_b" if deep or any(name.startswith(STAGE_B_MARKS) for name in names) else "stage_c"

@@ -170,8 +170,13 @@ def test_what_comfyui_accepts_is_read(
     assert torch.equal(found.down, each.down) and torch.equal(found.up, each.up) and found.alpha == 2
 
 
-@pytest.mark.parametrize(("layout", "dora"), HELD)
-@pytest.mark.parametrize("name", ["stage_c", "stage_b"])
+@pytest.mark.parametrize(
+    ("name", "layout", "dora"),
+    [
+        *(("stage_c", layout, dora) for layout, dora in HELD),
+        *(("stage_b", layout, dora) for layout, dora in HELD if layout not in ONETRAINER),
+    ],
+)
 def test_round_trips_are_bit_identical(name: str, layout: str, dora: Any, make: Any, tmp_path: Path) -> None:
     network = make(name, blocks=[[1, 1], [1, 1]] if name == "stage_c" else [[1, 1, 1], [1, 1, 1]])
     # Stage B's downscalers have kernels, of which an official file changes all places alike.
@@ -322,8 +327,23 @@ def test_what_a_layout_cannot_hold_is_said(
 
 @pytest.mark.parametrize("layout", ["peft", "onetrainer_original", "onetrainer_comfy"])
 def test_text_encoder_parts_are_refused_where_the_tool_refuses_them(layout: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"{layout} has no place for the text encoder"):
+    with pytest.raises(ValueError, match=f"{layout} has no place for layers of the text encoder"):
         write_lora(tmp_path / "lora.safetensors", state_of(text_encoder=True), layout)
+
+
+@pytest.mark.parametrize("layout", ONETRAINER)
+def test_onetrainer_has_no_stage_b(layout: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{layout} has no place for layers of stage_b"):
+        write_lora(tmp_path / "lora.safetensors", state_of("stage_b"), layout)
+
+
+def test_decoder_before_the_names_means_stage_b(tmp_path: Path) -> None:
+    each = factors()
+    stem = "decoder.clip_txt_pooled_mapper"
+    save_file({stem + A: each.down, stem + B: each.up}, tmp_path / "lora.safetensors")
+    state = read_lora(tmp_path / "lora.safetensors")
+    assert state.facts["for"] == "stage_b" and list(state.parts["unet"]) == ["clip_mapper"]
+    assert state.facts["layout"] == "diffusers"
 
 
 @pytest.mark.parametrize("layout", TE_LAYOUTS)

@@ -25,6 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "stage_b": {"clip_text_pooled_in_channels": 12, "effnet_in_channels": 6, "pixel_mapper_in_channels": 3},
 }
+PREFIXES = {"stage_c": "prior.", "stage_b": "decoder."}
 # What both know: all layers but depthwise convolutions, in which peft would mix channels.
 LAYERS = {"*": 4, "*.depthwise": 0, "*.attn.*": 8}
 THEIR_LAYERS = (
@@ -84,7 +85,7 @@ def test_ours_works_in_diffusers(pair: Pair, layout: str, dora: bool, tmp_path: 
     without = pair.our_output()
     write_lora(tmp_path / "lora.safetensors", lora.to_state({"for": pair.name}), layout)
     lora.attach(pair.ours)
-    prefix = "prior." if layout == "diffusers" else ""
+    prefix = PREFIXES[pair.name] if layout == "diffusers" else ""
     tensors = {key.removeprefix(prefix): t for key, t in load_file(tmp_path / "lora.safetensors").items()}
     with safe_open(tmp_path / "lora.safetensors", "pt") as file:
         config = json.loads(file.metadata()["lora_adapter_metadata"])
