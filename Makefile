@@ -6,11 +6,12 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check
 # Idle threads sleep instead of spinning: processes that share the cores (data workers, ranks) run several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup setup-dev demo test test-quick check format clean
+.PHONY: help setup setup-dev demo demo-adapters test test-quick check format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        set up, draw the demo's data, train A, B, previewer and C on the CPU, sample pictures"
+	@echo "make demo-adapters  after it: train LoRA, ControlNets, IP-Adapter and LCM on the demo's models, and judge them"
 	@echo "make test        set up, run all tests but the heavy ones"
 	@echo "make test-quick  the quick part of the tests"
 	@echo "make check       lint, format, spelling and types"
@@ -35,6 +36,9 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 
 demo: setup
 	@$(BIN)/python -m scripts.demo
+
+demo-adapters: demo
+	@$(BIN)/python -m scripts.demo_adapters
 
 test: setup-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
