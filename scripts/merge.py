@@ -153,7 +153,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "base", metavar="BASE", type=Path, help="a weight file, a run, a folder of runs or a pipeline"
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="the file or folder to write; not there yet")
-    weighted = {"nargs": "+", "default": [], "type": Weighted.parse, "metavar": "PATH[:WEIGHT]"}
+    weighted: dict[str, Any] = {"nargs": "+", "default": [], "type": Weighted.parse, "metavar": "PATH[:WEIGHT]"}
     parser.add_argument("--lora", **weighted, help="LoRA files or runs; weight 1 if none is given")
     parser.add_argument(
         "--other", **weighted, help="checkpoints: (1 - WEIGHT) of what is there + WEIGHT of this"

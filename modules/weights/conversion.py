@@ -30,7 +30,7 @@ def gather(path: str | Path, ema: bool = True) -> dict[str, Part]:
     path = Path(path)
     if path.is_file():
         return read_parts(path, ema)
-    found = {}
+    found: dict[str, Part] = {}
     # An encoder's file without config or tokenizer is no use to a cascade, but can be converted.
     bare = {name: file for name in ENCODERS if (file := weights_in_folder(path, name))}
     for name, place in (bare | contents(path)).items():

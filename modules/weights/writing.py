@@ -76,4 +76,4 @@ def raw_bytes(name: str, tensor: LazyTensor) -> memoryview:
     """The numbers of a tensor, row after row."""
     read = tensor.read().detach().cpu().contiguous()
     assert (tuple(read.shape), read.dtype) == (tensor.shape, tensor.dtype), name
-    return memoryview(read.reshape(-1).view(torch.uint8).numpy())
+    return read.reshape(-1).view(torch.uint8).numpy().data

@@ -3,7 +3,7 @@
 Only the attention, Stage A's codebook and Stage B's text mapper have other names there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modules.levels import per_level
@@ -75,7 +75,7 @@ def to_theirs(name: str, state: State) -> dict[str, LazyTensor]:
     return {_renamed(key, renames): tensor for key, tensor in separate.items()}
 
 
-def _renamed(name: str, renames: list[tuple[str, ...]]) -> str:
+def _renamed(name: str, renames: Sequence[tuple[str, ...]]) -> str:
     for old, new in renames:
         if old in name:
             return name.replace(old, new)
