@@ -1,14 +1,16 @@
 """What a stage's network is told beside latents and noise level, step by step."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from inference.adapters import ControlSettings
 from inference.image_prompts import ImageTokens
 from modules.adapters.controlnet import Controls, combine
 
 
-class Inputs(NamedTuple):
+@dataclass(frozen=True)
+class Inputs:
     """Keywords of the network's forward, with the prompt and, for guidance, without it."""
 
     conditional: Mapping[str, Any]

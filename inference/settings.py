@@ -112,9 +112,8 @@ class Request:
     def shared(self) -> "Request":
         """What all requests of a batch have to agree in."""
         controls, prompt = without_pictures(self.controls, self.image_prompt)
-        blank = {"prompt": "", "negative_prompt": "", "seed": 0}
-        pictures = {"image": self.image and "", "mask": self.mask and ""}
-        return replace(self, **blank, **pictures, controls=controls, image_prompt=prompt)
+        blank = replace(self, prompt="", negative_prompt="", seed=0, controls=controls, image_prompt=prompt)
+        return replace(blank, image=self.image and "", mask=self.mask and "")
 
 
 ADAPTERS: dict[str, Any] = {

@@ -26,8 +26,8 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
     A kind with a `shorthand` also takes a text alone, as the entry of that name. Raises ConfigError for an
     unknown key (naming the nearest), a wrong type, a missing or impossible value.
     """
-    if isinstance(plain, str) and hasattr(kind, "shorthand"):
-        plain = {kind.shorthand: plain}
+    if isinstance(plain, str) and (shorthand := getattr(kind, "shorthand", None)):
+        plain = {shorthand: plain}
     if not isinstance(plain, Mapping):
         raise ConfigError(f"{where}: expected settings ({_keys(kind)}), found {plain!r}")
     hints = get_type_hints(kind)
