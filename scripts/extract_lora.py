@@ -56,6 +56,7 @@ def energy_kept(lora: LoRA, base: Network, tuned: Network) -> list[tuple[int, fl
 
 
 def extract(options: argparse.Namespace) -> None:
+    """Extract and write, and say how much of the difference each rank keeps."""
     if options.out.suffix != ".safetensors" or options.out.exists():
         raise ValueError(f"{options.out}: expected the name of a .safetensors file that is not there yet")
     name = options.network or unet_of(options.base)

@@ -130,6 +130,7 @@ def merged(options: argparse.Namespace) -> dict[str, Part]:
 
 
 def merge(options: argparse.Namespace) -> None:
+    """Merge what the command line names. ValueError when that is nothing."""
     if not options.lora and not options.other:
         raise ValueError("nothing to merge: name LoRAs with --lora or a checkpoint with --other")
     settings = Settings(options.to, DTYPES.get(options.dtype))
@@ -153,7 +154,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "base", metavar="BASE", type=Path, help="a weight file, a run, a folder of runs or a pipeline"
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="the file or folder to write; not there yet")
-    weighted: dict[str, Any] = {"nargs": "+", "default": [], "type": Weighted.parse, "metavar": "PATH[:WEIGHT]"}
+    weighted: dict[str, Any] = {"nargs": "+", "default": [], "type": Weighted.parse}
+    weighted["metavar"] = "PATH[:WEIGHT]"
     parser.add_argument("--lora", **weighted, help="LoRA files or runs; weight 1 if none is given")
     parser.add_argument(
         "--other", **weighted, help="checkpoints: (1 - WEIGHT) of what is there + WEIGHT of this"

@@ -1,5 +1,6 @@
 """The commands that convert, merge and extract, on small networks."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modules.adapters.lora import LoRA
+from modules.encoders import TextEncoder
 from modules.weights import load_network, read_header, save_network
 from modules.weights.lora_files import read_lora, write_lora
 from scripts import convert_checkpoint, extract_lora, merge
@@ -109,6 +111,41 @@ def test_what_was_merged_can_be_extracted(files: dict[str, Path], tmp_path: Path
     assert read_lora(change).facts["extracted"]["from"] == str(tuned)
     assert merge.main([str(files["base"]), str(again), "--lora", str(change)]) == 0
     assert_close(state(again), state(tuned), tolerance=1e-4)
+
+
+def test_layers_of_the_text_encoder_are_merged_too(
+    files: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    """Only where it is asked for: it is not there in a file of Stage C alone."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = TextEncoder(config={**sizes, "projection_dim": 12}, words=["red"], max_length=8)
+    encoder.save(tmp_path / "models" / "text_encoder")
+    shutil.copy(files["base"], tmp_path / "models" / "stage_c.safetensors")
+    lora = LoRA.create(encoder.model, {"*q_proj": 2}, part="text_encoder")
+    for layer in lora.layers.values():
+        layer.lora_up.weight.data.normal_()
+    both = read_lora(files["lora"])
+    both.parts["text_encoder"].update(lora.to_state({}).parts["text_encoder"])
+    write_lora(tmp_path / "both.safetensors", both)
+    arguments = [
+        str(tmp_path / "models"),
+        str(tmp_path / "out"),
+        "--lora",
+        str(tmp_path / "both.safetensors"),
+    ]
+    assert merge.main([*arguments, "--part", "stage_c", "text_encoder"]) == 0
+    merged = TextEncoder(source=str(tmp_path / "out"))
+    lora.merge(encoder.model)
+    assert torch.allclose(merged(["red"]).tokens, encoder(["red"]).tokens, atol=1e-5)
+    capsys.readouterr()
+    alone = [arguments[0], str(tmp_path / "c.safetensors"), *arguments[2:]]
+    assert merge.main(alone) == 0
+    assert (
+        "left out: the 1 layers for text_encoder; --part text_encoder takes them" in capsys.readouterr().out
+    )
+    assert_close(
+        state(tmp_path / "c.safetensors"), state(tmp_path / "out" / "stage_c.safetensors"), tolerance=0
+    )
 
 
 def test_extraction_says_what_it_leaves_out(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
