@@ -61,7 +61,7 @@ class IPAdapter(Network):
     def init_weights(self) -> None:
         """Values start at 0: a fresh adapter changes nothing."""
         reset_all(self)
-        for attention in self.ip_adapter:
+        for attention in self._attentions:
             nn.init.xavier_uniform_(attention.to_k_ip.weight)
             nn.init.zeros_(attention.to_v_ip.weight)
 
@@ -74,8 +74,8 @@ class IPAdapter(Network):
         """
         self._check_fits(network)
         with_values = self.image_proj.start_at_zero()
-        for block, attention in zip(attention_blocks(network), self.ip_adapter, strict=True):
-            mapper, texts = block.kv_mapper[-1].weight.float(), block.attention["attn"]
+        for block, attention in zip(attention_blocks(network), self._attentions, strict=True):
+            mapper, texts = block.kv_mapper.get_parameter("1.weight").float(), attention_of(block)
             check_shape("ip_adapter: mapper of the text's tokens", mapper, None, self.config["c_tokens"])
             attention.to_k_ip.weight.copy_(texts.to_k.weight.float() @ mapper)
             if with_values:
@@ -92,11 +92,11 @@ class IPAdapter(Network):
     @property
     def scale(self) -> float:
         """The weight of the picture beside the text, 1 as trained; at 0 the network is what it was."""
-        return self.ip_adapter[0].scale
+        return self._attentions[0].scale
 
     @scale.setter
     def scale(self, value: float) -> None:
-        for attention in self.ip_adapter:
+        for attention in self._attentions:
             attention.scale = value
 
     def forward(self, features: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class IPAdapter(Network):
         ValueError when the blocks have other widths than the adapter was made for, or have an adapter.
         """
         self._check_fits(network)
-        places = [block.attention["attn"] for block in attention_blocks(network)]
+        places = [attention_of(block) for block in attention_blocks(network)]
         if any(place.image_attention is not None for place in places):
             raise ValueError("ip_adapter: the network has an image adapter already; detach that one first")
         for place, attention in zip(places, self.ip_adapter, strict=True):
@@ -121,6 +121,10 @@ class IPAdapter(Network):
         for place in self._attached:
             place.image_attention = None
         self._attached = []
+
+    @property
+    def _attentions(self) -> list[ImageAttention]:
+        return list(self.ip_adapter)  # type: ignore[arg-type]
 
     def _check_fits(self, network: nn.Module) -> None:
         wanted, found = self.config["channels"], attention_channels(network)
@@ -138,7 +142,12 @@ def attention_blocks(network: nn.Module) -> list[AttnBlock]:
 
 def attention_channels(network: nn.Module) -> list[int]:
     """How many channels each of them has."""
-    return [block.attention["attn"].channels for block in attention_blocks(network)]
+    return [attention_of(block).channels for block in attention_blocks(network)]
+
+
+def attention_of(block: AttnBlock) -> Attention:
+    """The part of a block that projects and attends."""
+    return block.attention["attn"]  # type: ignore[return-value]
 
 
 def join_tokens(tokens: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
