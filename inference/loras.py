@@ -64,7 +64,8 @@ class StoredLoRA:
         if self.state.tokens:
             changes.append(TrainedTokens.from_vectors(self.state.tokens))
         if self.state.rows:
-            changes.append(TrainedTokens.from_rows(encoder, self.state.rows, self.new_tokens))
+            rows = {row: vector.to(encoder.model.device) for row, vector in self.state.rows.items()}
+            changes.append(TrainedTokens.from_rows(encoder, rows, self.new_tokens))
         for tokens in changes:
             if isinstance(tokens, TrainedTokens):
                 tokens.attach(encoder)  # which raises when they do not fit

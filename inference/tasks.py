@@ -52,7 +52,8 @@ def text_to_image(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> 
 
 def image_variation(stages: Stages, batch: Sequence[Request], on_step: OnStep) -> Tensor:
     """As text to image, with the CLIP embedding of a picture as a further condition."""
-    latents = stages.sample_c(batch, on_step, images=originals(batch).images)
+    source = originals(batch)
+    latents = stages.sample_c(batch, on_step, images=source.images, source=source)
     return _decode(stages, batch, latents, on_step)
 
 

@@ -164,6 +164,18 @@ def test_a_ready_made_control_is_what_the_filter_would_have_made(
     assert same(*drawn)
 
 
+@pytest.mark.parametrize("task", ["image_variation", "image_to_image", "super_resolution"])
+def test_a_control_without_a_picture_looks_at_the_requests(
+    cascade: Cascade, adapters: Path, photo: str, task: str
+) -> None:
+    canny = {"weights": str(adapters / "canny")}
+    drawn = [
+        cascade.generate("a", 1, task=task, image=photo, controls=[control], **FAST)[0]
+        for control in (canny, {**canny, "image": photo})
+    ]
+    assert not differ(*drawn)
+
+
 def test_several_pictures_make_one_image_prompt(
     cascade: Cascade, adapters: Path, photo: str, other_photo: str
 ) -> None:
@@ -226,6 +238,16 @@ def test_everything_together(
     again, verdict = recreate(Config(recreate=str(path)))
     assert verdict == "the same pixels"
     assert again.facts == picture.facts
+
+
+def test_an_interrupted_drawing_leaves_nothing_behind(cascade: Cascade, everything: dict[str, Any]) -> None:
+    def stop(step: Step) -> None:
+        raise KeyboardInterrupt
+
+    before = cascade.generate("a", 1, **FAST)[0]
+    with pytest.raises(KeyboardInterrupt):
+        cascade.generate("a", 1, on_step=stop, **{**everything, **FAST})
+    assert same(before, cascade.generate("a", 1, **FAST)[0])
 
 
 def test_a_changed_picture_of_an_adapter_is_told(
