@@ -11,7 +11,8 @@ from torch.utils.hooks import RemovableHandle
 from modules.adapters.four_bit import FourBitLinear
 from modules.adapters.layers import adaptable_layers, choose, find, weight_shape
 from modules.adapters.lora_layer import LoRALayer
-from modules.adapters.lora_state import PREFIXES, Factors, LoRAState
+from modules.adapters.lora_shapes import check_size, entries, factor_shapes, fitted, keywords, magnitude_shape
+from modules.adapters.lora_state import PREFIXES, LoRAState
 from modules.adapters.low_rank import low_rank_difference
 from modules.adapters.official_names import name_layers
 from modules.network import Network, keeps_config
@@ -31,7 +32,7 @@ class LoRA(Network):
     @keeps_config
     def __init__(self, layers: Mapping[str, Mapping[str, Any]], part: str = "unet") -> None:
         super().__init__()
-        self.layers = {name: LoRALayer(**keywords) for name, keywords in layers.items()}
+        self.layers = {name: LoRALayer(**settings) for name, settings in layers.items()}
         for name, layer in self.layers.items():
             _place(self, f"{PREFIXES[part]}.{name}", layer)
         self.bundle_emb: Network | None = None
@@ -59,14 +60,14 @@ class LoRA(Network):
         if dora not in DORA:
             raise ValueError(f"LoRA dora: expected true, false, output or input, found {dora!r}")
         found = adaptable_layers(network)
-        keywords = {}
+        settings: dict[str, dict[str, Any]] = {}
         for name, rank in choose(found, layers).items():
-            down, up = _factor_shapes(weight_shape(found[name]), rank)
-            magnitude = _magnitude_shape(weight_shape(found[name]), DORA[dora])
-            keywords[name] = {"down": down, "up": up, "alpha": float(rank if alpha is None else alpha)}
-            keywords[name] |= {"dora": magnitude, "dropout": dropout}
+            down, up = factor_shapes(weight_shape(found[name]), rank)
+            magnitude = magnitude_shape(weight_shape(found[name]), DORA[dora])
+            settings[name] = {"down": down, "up": up, "alpha": float(rank if alpha is None else alpha)}
+            settings[name] |= {"dora": magnitude, "dropout": dropout}
         with next(network.parameters()).device:
-            lora = cls(keywords, part)
+            lora = cls(settings, part)
         for name, layer in lora.layers.items():
             if layer.dora_scale is not None:
                 layer.take_magnitude(found[name].weight)  # type: ignore[arg-type]
@@ -88,10 +89,10 @@ class LoRA(Network):
         norms_of = state.facts.get("norms_of", "patched")
         device = next(network.parameters()).device
         with torch.device("meta"):
-            lora = cls({name: _keywords(item, norms_of) for name, item in factors.items()}, part)
+            lora = cls({name: keywords(item, norms_of) for name, item in factors.items()}, part)
         lora.to_empty(device=device)
         for name, layer in lora.layers.items():
-            layer.load_state_dict(_entries(factors[name]))
+            layer.load_state_dict(entries(factors[name]))
         return lora
 
     @classmethod
@@ -148,13 +149,14 @@ class LoRA(Network):
             layer.strength = self._strength
 
     def attach(self, network: nn.Module, weight: float = 1.0) -> None:
-        """Change the network's outputs from now on; several LoRAs add up. ValueError if it is attached."""
+        """Change the network's outputs from now on; several LoRAs add up.
+
+        ValueError if it is attached already, or made for other layers or sizes.
+        """
         if self._attached:
             raise ValueError("LoRA: already attached to a network; detach it first")
         self.weight = weight
-        found = adaptable_layers(network)
-        targets = {name: find(found, name) for name in self.layers}
-        for name, target in targets.items():
+        for name, target in self._targets(network).items():
             child = next(name for name in map("lora_{}".format, count()) if not hasattr(target, name))
             target.add_module(child, self.layers[name])
             self._attached.append((target, child, self.layers[name].attach(target)))
@@ -172,64 +174,20 @@ class LoRA(Network):
 
         ValueError for a layer whose weight cannot be written (4-bit).
         """
-        found = adaptable_layers(network)
-        targets = {name: find(found, name) for name in self.layers}
+        targets = self._targets(network)
         for name, target in targets.items():
             if isinstance(target, FourBitLinear):
                 raise ValueError(f"LoRA: {name} is in 4 bits; merge into the network as it was before")
+        for name, target in targets.items():
             base: Tensor = target.weight  # type: ignore[assignment]
-            change = self.layers[name].change(base).to(base.device)
-            base.copy_(base.float() + weight * change)
+            base.copy_(base.float() + weight * self.layers[name].change(base))
 
-
-def fitted(name: str, factors: Factors, shape: tuple[int, ...]) -> Factors:
-    """The factors in the shapes that a layer's weight wants; ValueError when they are of other sizes."""
-    down, up = factors.down.flatten(1), factors.up.flatten(1)
-    elements = torch.Size(shape).numel()
-    if up.shape[1] != down.shape[0] or up.shape[0] * down.shape[1] != elements:
-        raise ValueError(
-            f"LoRA: {name}: expected factors of a weight {list(shape)}, "
-            f"found up {list(factors.up.shape)} and down {list(factors.down.shape)}"
-        )
-    if up.shape[0] == shape[0]:  # else a grouped layer's change with all groups in one matrix
-        kernel = [1] * len(shape[2:])
-        factors = factors._replace(down=down.reshape(-1, *shape[1:]), up=up.reshape(*up.shape, *kernel))
-    if factors.dora_scale is not None:
-        axis = 0 if factors.dora_scale.shape[0] == shape[0] else 1
-        magnitude = _magnitude_shape(shape, axis)
-        factors = factors._replace(dora_scale=factors.dora_scale.reshape(magnitude or ()))
-    return factors
-
-
-def _factor_shapes(shape: tuple[int, ...], rank: int) -> tuple[list[int], list[int]]:
-    return [rank, *shape[1:]], [shape[0], rank, *(1 for _ in shape[2:])]
-
-
-def _magnitude_shape(shape: tuple[int, ...], axis: int | None) -> list[int] | None:
-    if axis is None:
-        return None
-    return [size if dim == axis else 1 for dim, size in enumerate(shape)]
-
-
-def _keywords(factors: Factors, norms_of: str) -> dict[str, Any]:
-    rank = factors.down.shape[0]
-    return {
-        "down": list(factors.down.shape),
-        "up": list(factors.up.shape),
-        "alpha": float(rank if factors.alpha is None else factors.alpha),
-        "dora": None if factors.dora_scale is None else list(factors.dora_scale.shape),
-        "norms_of": norms_of,
-    }
-
-
-def _entries(factors: Factors) -> dict[str, Tensor]:
-    rank = factors.down.new_tensor(factors.down.shape[0])
-    entries = {
-        "lora_down.weight": factors.down,
-        "lora_up.weight": factors.up,
-        "alpha": (rank if factors.alpha is None else factors.alpha).reshape(()),
-    }
-    return entries if factors.dora_scale is None else {**entries, "dora_scale": factors.dora_scale}
+    def _targets(self, network: nn.Module) -> dict[str, nn.Module]:
+        found = adaptable_layers(network)
+        targets = {name: find(found, name) for name in self.layers}
+        for name, target in targets.items():
+            check_size(name, self.layers[name].factors(), weight_shape(target))
+        return targets
 
 
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:

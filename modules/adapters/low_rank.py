@@ -41,7 +41,7 @@ def leading_values(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     sketched = rank + OVERSAMPLING
     if sketched > SKETCH_SHARE * min(matrix.shape):
         return torch.linalg.svd(matrix, full_matrices=False)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[] if matrix.device.type == "cpu" else [matrix.device]):
         torch.manual_seed(0)
         left, values, right = torch.svd_lowrank(matrix, q=sketched, niter=POWER_ITERATIONS)
     return left, values, right.t()

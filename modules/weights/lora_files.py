@@ -112,7 +112,8 @@ def _finish(state: LoRAState, header: Mapping[str, Any], keys: list[str]) -> Non
         layers["clip_mapper"] = layers.pop("clip_txt_pooled_mapper")
     for place, alpha in header.get("alphas", {}).items():
         part, name = place.split("/")
-        state.parts[part][name] = unfolded(state.parts[part][name], alpha)
+        if name in state.parts[part]:
+            state.parts[part][name] = unfolded(state.parts[part][name], alpha)
     state.facts["layout"] = header.get("layout") or recognise(state, keys, network)
 
 

@@ -56,6 +56,8 @@ def read_official(tensors: Mapping[str, Tensor], numbering: list[Entry]) -> tupl
     unknown += [f"weights.{number}" for number, pair in found.items() if len(pair) != 2]
     if not numbering:
         state.numbered.update(numbered)
+    elif len(numbering) != len(numbered):
+        raise ValueError(f"LoRA: its header names {len(numbering)} layers, it holds {len(numbered)}")
     for number, entry in enumerate(numbering):
         state.parts["unet"].update(unpacked(numbered[number], entry))
     return state, unknown

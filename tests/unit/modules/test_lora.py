@@ -104,6 +104,17 @@ def test_one_is_attached_once(network: Any) -> None:
         lora.attach(network)
 
 
+def test_another_networks_is_refused_before_anything_happens(make: Any) -> None:
+    network, other = make("stage_c").requires_grad_(False), make("stage_c", c_cond=8)
+    lora = trained(other, {"*.to_q": 2, "*.kv_mapper.*": 2})
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for use in (lora.attach, lora.merge):
+        with pytest.raises(ValueError, match=r"kv_mapper.1: expected factors of a weight \[16, 16\]"):
+            use(network)
+    assert network.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
 def test_every_kind_of_layer_is_chosen(network: Any) -> None:
     chosen = set(LoRA.create(network, {"*": 1}).layers)
     kinds = nn.Linear | nn.Conv2d | PackedLinear
@@ -294,7 +305,11 @@ def test_a_state_that_does_not_fit_is_refused(make: Any) -> None:
     other = make("stage_c", c_cond=8)
     with pytest.raises(ValueError, match=r"kv_mapper.1: expected factors of a weight \[16, 8\]"):
         LoRA.from_state(state, other)
-    factors = state.parts["unet"].popitem()[1]
+    name, factors = state.parts["unet"].popitem()
+    state.parts["unet"][name] = factors._replace(dora_scale=torch.ones(5, 1))
+    with pytest.raises(ValueError, match=r"expected magnitudes of a weight .* found \[5, 1\]"):
+        LoRA.from_state(state, network)
+    del state.parts["unet"][name]
     state.parts["unet"]["down_blocks.0.2.kv_maper.1"] = factors
     with pytest.raises(ValueError, match="did you mean 'down_blocks.0.2.kv_mapper.1'"):
         LoRA.from_state(state, network)

@@ -291,6 +291,16 @@ def test_projections_of_their_own_are_one_official_layer_with_blocks(make: Any, 
     assert not k.any()
 
 
+def test_a_header_that_does_not_fit_is_said(tmp_path: Path) -> None:
+    write_lora(tmp_path / "lora.safetensors", state_of(), "official")
+    with safe_open(tmp_path / "lora.safetensors", "pt") as file:
+        metadata = file.metadata()
+    pair = {"weights.0.lora_down": noise(4, 16), "weights.0.lora_up": noise(16, 4)}
+    save_file(pair, tmp_path / "cut.safetensors", metadata)
+    with pytest.raises(ValueError, match="its header names 3 layers, it holds 1"):
+        read_lora(tmp_path / "cut.safetensors")
+
+
 def test_layers_without_names_may_fit_several_choices(make: Any, tmp_path: Path) -> None:
     network = make("stage_c", blocks=[[1], [1]], c_hidden=[16], nhead=[2], level_config=["CTA"])
     tensors = {f"weights.{n}.lora_{part}": noise(2, 2) for n in range(2) for part in ("down", "up")}
