@@ -223,3 +223,45 @@ def test_only_the_noisier_end_teaches_and_without_dropout_the_target() -> None:
     assert student.training
     assert student.weight.grad is not None and student.weight.grad != 0
     assert distances.shape == (SHAPE[0],) and not distances.requires_grad
+
+
+class Table(nn.Module):
+    """A student with one number for every time: by how much it stretches what differs from the mean."""
+
+    def __init__(self, distillation: Distillation) -> None:
+        super().__init__()
+        self.diffusion = distillation.diffusion
+        times = torch.arange(1, distillation.num_times + 1) / distillation.num_times
+        self.levels = self.diffusion.schedule(times)
+        a, b = self.diffusion.input_scaler(self.levels)
+        self.stretch = nn.Parameter(a * DEVIATION**2 / (a**2 * DEVIATION**2 + b**2))  # as the teacher's
+
+    def forward(self, x: Tensor, noise_cond: Tensor, mean: Tensor) -> Tensor:
+        nearest = (self.levels[None] - noise_cond[:, None]).abs().argmin(1)
+        a, mean = self.diffusion.input_scaler(noise_cond)[0].view(-1, 1, 1, 1), mean.view(-1, 1, 1, 1)
+        return mean + self.stretch[nearest].view(-1, 1, 1, 1) * (x - a * mean)
+
+
+def test_a_student_learns_where_its_teachers_paths_end() -> None:
+    distillation = taught(num_times=10, steps=10)
+    student, teacher = Table(distillation), Normal(distillation.diffusion)
+    end = PathEnd(distillation, teacher, UNCONDITIONAL)
+    latents, conditions = example()
+
+    def worst_error() -> float:
+        errors = []
+        for level in student.levels:
+            answers = [network(latents, level.expand(SHAPE[0]), **conditions) for network in (student, end)]
+            errors.append(((answers[0] - answers[1]).norm() / answers[1].norm()).item())
+        return max(errors)
+
+    assert worst_error() > 0.3
+    optimizer = torch.optim.Adam(student.parameters(), 0.03, betas=(0.9, 0.99))
+    for step in range(300):
+        rng = step_rng(0, step, 0, SHAPE[0])
+        loss, _ = distillation.loss(student, teacher, latents, conditions, UNCONDITIONAL, rng)
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / 300)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert worst_error() < 0.06
