@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ def readable(facts: Mapping[str, Any]) -> str:
         "Decoder steps": b["steps"],
         "Decoder sampler": b["sampler"],
         "Decoder CFG scale": b["guidance"],
+        "LoRAs": _named(facts.get("loras", ()), "weight"),
+        "ControlNets": _named(facts.get("controls", ()), "scale"),
         "Task": facts["task"],
         "Model": facts["run"] or facts["weights"]["stage_c"],
         "Version": f"Kaskade {facts['versions']['kaskade']}",
@@ -43,6 +45,11 @@ def readable(facts: Mapping[str, Any]) -> str:
     last = ", ".join(f"{name}: {value}" for name, value in settings.items() if value is not None)
     negative = facts["negative_prompt"]
     return "\n".join([facts["prompt"], *([f"Negative prompt: {negative}"] if negative else []), last])
+
+
+def _named(adapters: Sequence[Mapping[str, Any]], strength: str) -> str | None:
+    """Names of adapters and how strongly they count, such as "lora:0.8 other:1.0"; None for no adapters."""
+    return " ".join(f"{Path(each['weights']).name}:{each[strength]}" for each in adapters) or None
 
 
 def write_picture(picture: Picture, folder: Path) -> Path:

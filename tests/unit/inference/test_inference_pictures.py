@@ -47,6 +47,14 @@ def test_other_tools_find_the_usual_line(tmp_path: Path) -> None:
     assert settings.startswith("Steps: 20, Sampler: ddpm, CFG scale: 4.0, Seed: 11, Size: 20x12")
 
 
+def test_adapters_are_told_by_name() -> None:
+    loras = [{"weights": "outputs/lora", "weight": 0.8}, {"weights": "b.safetensors", "weight": 1.0}]
+    controls = [{"weights": "outputs/canny", "scale": 0.5}]
+    text = readable({**FACTS, "loras": loras, "controls": controls})
+    assert "LoRAs: lora:0.8 b.safetensors:1.0, ControlNets: canny:0.5," in text
+    assert "LoRAs" not in readable({**FACTS, "loras": []})
+
+
 def test_no_empty_negative_prompt_is_shown() -> None:
     assert "Negative" not in readable({**FACTS, "negative_prompt": ""})
 
