@@ -5,6 +5,7 @@ With --object NAME: a few pictures of a new object, which captions call by a tok
 
 import argparse
 import io
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -44,17 +45,24 @@ def split_scenes() -> tuple[list[Scene], list[Scene]]:
 def split_object(name: str, count: int) -> tuple[list[Scene], list[Scene]]:
     """Scenes of a new object: `count` for training, and all others.
 
-    Those for training show each colour, size, place and background about equally often.
+    Those for training show each colour, size, place and background about equally often, and as many pairs of
+    them as a few hundred draws can find: what goes together in all pictures cannot be told apart.
     """
     rng = np.random.default_rng(1234)
 
-    def column(names: Iterable[str]) -> list[str]:
-        return rng.permutation(np.resize(list(names), count)).tolist()
+    def drawn() -> list[Scene]:
+        choices = (COLOURS, [name], RADII_PX, PLACES, BACKGROUNDS)
+        columns = [rng.permutation(np.resize(list(names), count)).tolist() for names in choices]
+        return [Scene(*names) for names in zip(*columns, strict=True)]
 
-    columns = (column(COLOURS), [name] * count, column(RADII_PX), column(PLACES), column(BACKGROUNDS))
-    training = [Scene(*names) for names in zip(*columns, strict=True)]
+    training = max((drawn() for _ in range(500)), key=num_pairs)
     everything = dict.fromkeys(scene._replace(shape=name) for scene in all_scenes())
     return training, [scene for scene in everything if scene not in training]
+
+
+def num_pairs(scenes: Iterable[Scene]) -> int:
+    """How many different pairs of attributes occur together."""
+    return len({pair for scene in scenes for pair in itertools.combinations(scene, 2)})
 
 
 def samples(

@@ -7,7 +7,7 @@ import numpy as np
 
 from dataset_tools.__main__ import main
 from dataset_tools.records import read_samples
-from dataset_tools.shapes import split_object, split_scenes
+from dataset_tools.shapes import num_pairs, split_object, split_scenes
 from dataset_tools.shapes_captions import full_caption, varied_caption, vocabulary
 from dataset_tools.shapes_world import (
     BACKGROUNDS,
@@ -102,6 +102,7 @@ def test_eight_pictures_of_a_new_object_show_every_attribute() -> None:
     assert len(training) == len(set(training)) == 8
     for index, names in enumerate((COLOURS, {"moon"}, RADII_PX, PLACES, BACKGROUNDS)):
         assert {scene[index] for scene in training} == set(names)
+    assert num_pairs(training) == 8 * 6 + 6 + 2 + 5 + 4  # none twice, but for those with the object
     assert len(held_out) == len(set(held_out)) == 6 * 2 * 5 * 4 - 8
     assert not set(training) & set(held_out)
 
