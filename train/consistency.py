@@ -128,7 +128,8 @@ class Distillation:
             return teacher(x, noise_cond, **conditions).float()
         doubled = with_unconditional(conditions, unconditional)
         both = teacher(torch.cat([x, x]), torch.cat([noise_cond, noise_cond]), **doubled)
-        return self.guidance.combine(*both.float().chunk(2), self._scale(expand_like(t, x)))
+        prediction, unguided = both.float().chunk(2)
+        return self.guidance.combine(prediction, unguided, self._scale(expand_like(t, x)))
 
     def _scale(self, t: Tensor) -> float | Tensor:
         if isinstance(self.settings.guidance, tuple):
@@ -142,4 +143,4 @@ def pseudo_huber(square: Tensor, scale: float) -> Tensor:
 
     Song & Dhariwal 2023, section 3.3, per dimension; they find a scale of 0.00054.
     """
-    return (square + scale**2).sqrt() - scale
+    return square / ((square + scale**2).sqrt() + scale)  # loses no digits where square is small

@@ -14,6 +14,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from PIL.Image import Image
 
 from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import Scene
@@ -81,7 +82,7 @@ def figures(accuracy: dict[tuple[str, str, int], float], drawn: Drawn) -> list[d
             if of == kind:
                 is_asked = who == "student" and steps == ASKED_STEPS
                 least = round(teacher - ASKED_DIFFERENCE, 4) if is_asked else None
-                lines.append(figure(f"{told[kind]}: {who}, {steps} steps", measured, at_least=least))
+                lines.append(figure(f"{told[kind]}: {who}, {counted(steps)}", measured, at_least=least))
     for who in ("teacher", "student"):
         for kind in KINDS:
             what = f"{told[kind]}: {who}'s 1 step against the teacher's {MANY} from the same noise"
@@ -98,23 +99,28 @@ def likeness(pictures: Sequence[Picture], others: Sequence[Picture]) -> float:
 
 def named(accuracy: dict[tuple[str, str, int], float]) -> dict[str, float]:
     """The same with keys that JSON knows."""
-    return {f"{who}, {kind} prompts, {steps} steps": value for (who, kind, steps), value in accuracy.items()}
+    return {f"{who}, {kind} prompts, {counted(n)}": value for (who, kind, n), value in accuracy.items()}
 
 
-def sheet(drawn: Drawn) -> Any:
+def counted(steps: int) -> str:
+    """A number of steps in words."""
+    return f"{steps} step" if steps == 1 else f"{steps} steps"
+
+
+def sheet(drawn: Drawn) -> Image:
     """A row for everybody and number of steps, the same prompts and noise in each column."""
     order = [("teacher", MANY), *itertools.product(("student", "teacher"), FEW)]
     rows = []
     for who, steps in order:
         pictures = [picture for kind in KINDS for picture in drawn[who, kind, steps][:COLUMNS]]
-        rows.append(Row([picture.image for picture in pictures], label=f"{who}, {steps} steps"))
+        rows.append(Row([picture.image for picture in pictures], label=f"{who}, {counted(steps)}"))
         captions = [picture.facts["prompt"] for picture in pictures]
     return draw_sheet([*rows[:-1], rows[-1]._replace(captions=captions)])
 
 
 def plot(accuracy: dict[tuple[str, str, int], float], path: Path) -> None:
     """Accuracy over the number of steps, for each kind of prompt."""
-    figure_, axes = plt.subplots(1, len(KINDS), figsize=(8, 3), sharey=True, layout="constrained")
+    canvas, axes = plt.subplots(1, len(KINDS), figsize=(8, 3), sharey=True, layout="constrained")
     for axis, kind in zip(axes, KINDS, strict=True):
         for who in ("teacher", "student"):
             points = [(steps, value) for (w, k, steps), value in accuracy.items() if (w, k) == (who, kind)]
@@ -124,5 +130,5 @@ def plot(accuracy: dict[tuple[str, str, int], float], path: Path) -> None:
         axis.set(title=f"{kind} prompts", xlabel="steps", xticks=ticks, xticklabels=ticks)
     axes[0].set_ylabel("colour and shape right")
     axes[0].legend()
-    figure_.savefig(path, dpi=110)
-    plt.close(figure_)
+    canvas.savefig(path, dpi=110)
+    plt.close(canvas)

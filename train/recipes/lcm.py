@@ -26,7 +26,7 @@ class LCMSettings:
     base: dict[str, Any] = field(default_factory=dict)
     teacher: gdf.SamplingSettings = gdf.SamplingSettings(steps=40, shift=2.0, sampler="ddim")
     num_times: int = bounded(200, 1)
-    huber: float = bounded(0.00054, 0.0)
+    huber: float = bounded(0.00054, 1e-6)
 
     def __post_init__(self) -> None:
         if self.teacher.sampler != "ddim":
