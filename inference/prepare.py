@@ -50,8 +50,18 @@ def stage_settings(stages: Stages, request: Request, task: Task) -> dict[str, An
 
 
 def natural_size(stages: Stages, request: Request, task: Task) -> Size:
-    """The size where none is asked for: the model's own, or what the task makes of its picture's."""
-    start = source_size(original(request).image) if task.takes_image else None
+    """The size where none is asked for: the model's own, or what the task makes of its picture's.
+
+    Margins come on top, scaled as the picture is: Stage C knows things in the size that they have in pictures
+    of its own size.
+    """
     facts = stages.networks.facts("stage_c") if "stage_c" in task.networks else {}
     side_px = facts.get("image_size_px", RELEASED_SIZE_PX)
-    return Size(side_px, side_px) if start is None else task.size(start, side_px)
+    if not task.takes_image:
+        return Size(side_px, side_px)
+    canvas, margins = source_size(original(request).image), request.margins
+    own = Size(
+        canvas.height - margins.top_px - margins.bottom_px, canvas.width - margins.left_px - margins.right_px
+    )
+    size = task.size(own, side_px)
+    return Size(round(canvas.height * size.height / own.height), round(canvas.width * size.width / own.width))

@@ -151,6 +151,8 @@ def test_sizes_that_are_not_asked_for(cascade: Cascade, tmp_path: Path) -> None:
     assert size(400, 100, task="inpaint") == (64, 16)
     assert size(18, 18, task="inpaint") == (32, 32)
     assert size(30, 20, task="outpaint", margins={"right_px": 10}) == (40, 20)
+    assert size(32, 32, task="outpaint", margins={"right_px": 64, "top_px": 8}) == (96, 40)
+    assert size(64, 64, task="outpaint", margins={"right_px": 64}) == (64, 32)
     assert size(20, 30, task="super_resolution") == (40, 60)
 
 
