@@ -23,7 +23,8 @@ class Task:
 
     make: draws a batch, [B, 3, H, W], 0 to 1. networks: what it needs. takes_…: what of a request it starts
     from. size: of the picture, without margins, made of the size of the one it starts from and the side of
-    the squares that Stage C was trained with. strength: the noise level at which it starts unless told otherwise.
+    the squares that Stage C was trained with. strength: the noise level at which it starts unless told
+    otherwise.
     """
 
     make: Make
