@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from dataset_tools.shapes_world import Scene
-from inference import Cascade, Picture, Request
+from inference import Cascade, Picture, Request, StageSettings
 from inference.adapters import ControlSettings
 from inference.sources import to_pixels
 from modules.pictures import Row, draw_sheet, to_image
@@ -21,11 +21,15 @@ BATCH_SIZE, COLUMNS = 40, 12
 
 @dataclass(frozen=True)
 class Trial:
-    """What is asked for: prompts and control pictures [B, c, H, W] in [0, 1]; scenes: what they amount to."""
+    """What is asked for.
+
+    prompts; control pictures [B, c, H, W] in [0, 1]; scenes: what both amount to; stage_c: how it is drawn.
+    """
 
     prompts: Sequence[str]
     controls: Tensor
     scenes: Sequence[Scene]
+    stage_c: StageSettings = StageSettings()
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,9 @@ class Drawn:
 
 def draw(cascade: Cascade, run: Path, trial: Trial) -> Drawn:
     """Draw a trial; run: of the ControlNet."""
-    plain = [Request(prompt=prompt, seed=seed) for seed, prompt in enumerate(trial.prompts)]
+    plain = [
+        Request(prompt=prompt, seed=seed, stage_c=trial.stage_c) for seed, prompt in enumerate(trial.prompts)
+    ]
     with TemporaryDirectory() as folder:
         controlled = []
         for request, control in zip(plain, trial.controls, strict=True):

@@ -1,8 +1,8 @@
 """ControlNet: do pictures follow the control, and the prompt in what the control leaves open?
 
-Edges: where they are, on scenes that training never showed, with prompts that name the colours alone and with
-prompts that name everything. Inpainting: whether what surrounds a random gap stays, and what fills a gap
-that takes the place of the whole object when the prompt asks for another one.
+Edges: where they are, on scenes that training never showed, with prompts that say little or
+everything. Inpainting: whether what surrounds a random gap stays, and what fills a gap that takes the
+place of the whole object when the prompt asks for another one.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 from dataset_tools.images import open_image
 from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import COLOURS, PLACES, RADII_PX, SHAPES, SIZE_PX, Scene
-from inference import Cascade
+from inference import Cascade, StageSettings
 from inference.sources import to_pixels
 from modules.adapters.filters import ControlFilter, build_filter
 from modules.adapters.filters.inpainting import painted_over
@@ -47,7 +47,7 @@ def score(run: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     found: Figures = []
     for told, trial in trials(made, scenes, images).items():
         drawn = draw(cascade, run, trial)
-        save_whole(sheet(trial, images, drawn), out / f"{told.replace(' ', '_')}.png")
+        save_whole(sheet(trial, images, drawn), out / f"{told.replace(',', '').replace(' ', '_')}.png")
         found += figures_of(told, made, trial, images, drawn)
     return {"figures": found, "filter": spec, "num_pictures": len(scenes)}
 
@@ -63,12 +63,17 @@ def pair(what: str, measured: tuple[float, float], above: float | None = None, u
 
 
 def edge_trials(made: ControlFilter, scenes: Sequence[Scene], images: Tensor) -> dict[str, Trial]:
-    """Prompts that leave the form to the edges, and prompts that name it too."""
+    """Prompts that leave form, or place and size, to the edges, and prompts that name it all.
+
+    Guidance strengthens the prompt against the control, also in what it does not say.
+    """
     controls = made(images, [])
+    colours = [f"{scene.colour} on a {scene.background} background" for scene in scenes]
+    objects = [f"a {scene.colour} {scene.shape}" for scene in scenes]
     return {
-        "colours named": Trial(
-            [f"{s.colour} on a {s.background} background" for s in scenes], controls, scenes
-        ),
+        "colours named": Trial(colours, controls, scenes),
+        "colours named, no guidance": Trial(colours, controls, scenes, StageSettings(guidance=1.0)),
+        "object named": Trial(objects, controls, scenes),
         "everything named": Trial([full_caption(scene) for scene in scenes], controls, scenes),
     }
 
@@ -76,7 +81,7 @@ def edge_trials(made: ControlFilter, scenes: Sequence[Scene], images: Tensor) ->
 def edge_figures(told: str, made: ControlFilter, trial: Trial, images: Tensor, drawn: Drawn) -> Figures:
     """How well edges agree with the control's, and form, size and place as the judge reads them."""
     agreement = means([edge_f1(trial.controls, made(pixels, [])) for pixels in drawn.pixels()])
-    above = ASKED_F1_ABOVE_BASE if told == "colours named" else 0.0
+    above = None if told == "everything named" else ASKED_F1_ABOVE_BASE
     lines = pair(f"{told}: edges where the control has them (F1, {TOLERANCE_PX} px)", agreement, above)
     for what in ("shape", "size", "place"):
         lines += pair(f"{told}: {what} as in the control", drawn.accuracy(trial, what))
