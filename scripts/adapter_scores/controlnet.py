@@ -28,6 +28,7 @@ from scripts.evaluate import read_folder, save_whole, scene_of
 
 NUM_SCENES = 120
 EVERYTHING = "everything named"  # in the prompt: there is little left that a control could improve
+REPLACED = "another object named"
 TOLERANCE_PX = 1  # by which an edge may lie beside that of the control
 GAP_MARGIN_PX = 4  # of a gap around the object that it takes the place of
 ASKED_F1_ABOVE_BASE = 0.2
@@ -107,7 +108,7 @@ def gap_trials(made: ControlFilter, scenes: Sequence[Scene], images: Tensor) -> 
     return {
         EVERYTHING: Trial([full_caption(scene) for scene in scenes], controls, scenes),
         "object named": Trial([f"a {scene.colour} {scene.shape}" for scene in scenes], controls, scenes),
-        "another object named": Trial(
+        REPLACED: Trial(
             [f"a {scene.colour} {scene.shape}" for scene in others],
             painted_over(images, torch.stack([gap(scene) for scene in scenes])),
             others,
@@ -122,10 +123,11 @@ def gap_figures(told: str, made: ControlFilter, trial: Trial, images: Tensor, dr
     above = None if told == EVERYTHING else ASKED_DB_ABOVE_BASE
     lines = pair(f"{told}: surroundings of the gap against the original", kept, above, "dB")
     base, controlled = drawn.accuracy(trial, "colour_and_shape")
-    least = ASKED_REPLACED if told == "another object named" else None
+    replaced = told == REPLACED
     lines.append(figure(f"{told}: colour and shape as named, without control", base))
-    lines.append(figure(f"{told}: colour and shape as named", controlled, at_least=least))
-    return lines
+    asked = ASKED_REPLACED if replaced else None
+    lines.append(figure(f"{told}: colour and shape as named", controlled, at_least=asked))
+    return lines + (pair(f"{told}: drawn into the gap", drawn.accuracy(trial, "place")) if replaced else [])
 
 
 def surroundings_psnr(pixels: Tensor, originals: Tensor, known: Tensor) -> list[float]:
