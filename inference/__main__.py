@@ -78,10 +78,21 @@ def settable(argument: str) -> str:
     if not match or match[1].startswith("hydra."):
         return argument
     key, value = match.groups()
-    if key in TEXT_KEYS and value[:1] not in ("'", '"', "["):
+    if key in TEXT_KEYS and value[:1] not in ("'", '"') and not is_list(value):
         value = re.sub(r"\\+$", lambda tail: 2 * tail[0], value)  # else it would escape the closing quote
         value = "'" + value.replace("'", "\\'").replace("${", "\\${") + "'"
     return f"++{key}={value}"
+
+
+def is_list(value: str) -> bool:
+    """Whether a value is a list in Hydra's syntax, and not a prompt with a trained token such as [moon]."""
+    depth, closed = 0, False
+    for character in value:
+        if closed:
+            return False
+        depth += {"[": 1, "]": -1}.get(character, 0)
+        closed = depth == 0
+    return closed and any(character in value for character in ",'\"")
 
 
 def say(problem: object, status: int) -> int:
