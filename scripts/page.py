@@ -8,8 +8,8 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 img { max-width: 100%; height: auto; image-rendering: auto; border-radius: 4px }
 table { border-collapse: collapse } td, th { padding: .25rem .9rem .25rem 0; text-align: left }
-td + td, th + th { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } h2 { margin-top: 2.5rem }
-figure { margin: 1rem 0 } figcaption { color: #666; font-size: .9rem }
+td + td, th + th { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+h2 { margin-top: 2.5rem } figure { margin: 1rem 0 } figcaption { color: #666; font-size: .9rem }
 """
 
 
