@@ -79,13 +79,13 @@ def main() -> None:
     base.eval().requires_grad_(False)
     recompute = ParallelConfig(activation_checkpointing=not options.keep)
     prepare([base, controlnet.train()], recompute, World(0, 1, torch.device("meta")))
-    gigabytes = {
+    counts = {
         "base": FROZEN_BYTES * num_parameters(base),
         "encoders": FROZEN_BYTES * (TEXT_ENCODER_PARAMETERS + num_parameters(compressor)),
         "controlnet": LEARNING_BYTES * num_parameters(controlnet),
         "activations": kept_bytes(base, controlnet, options.batch, options.px),
     }
-    gigabytes = {name: round(count / 1e9, 2) for name, count in gigabytes.items()}
+    gigabytes = {name: round(count / 1e9, 2) for name, count in counts.items()}
     print(
         json.dumps(
             vars(options) | {"GB": gigabytes, "GB_in_all": round(sum(gigabytes.values()), 1)}, indent=1

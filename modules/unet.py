@@ -66,7 +66,7 @@ class UNet(Network):
         down = zip(self.down_blocks, self.down_repeat_mappers, strict=True)
         up = zip(self.up_blocks, self.up_repeat_mappers, strict=True)
         return [
-            block.depthwise.in_channels
+            block.get_parameter("depthwise.weight").shape[0]
             for blocks, mappers in chain(down, up)
             for _ in range(1 + len(mappers))  # type: ignore[arg-type]
             for block in blocks.children()

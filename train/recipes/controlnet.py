@@ -18,6 +18,7 @@ from train.config import Config
 from train.networks import NetworkSettings, check_networks, evaluating, learning_network
 from train.pictures import control_pictures, false_colours, pictures
 from train.recipes.diffusion import Extra
+from train.recipes.stage_c import StageCRecipe
 from train.recipes.wrapper import Wrapper
 from train.rng import StepRng
 
@@ -59,8 +60,14 @@ class ControlNetRecipe(Wrapper):
     def build(self, device: torch.device) -> None:
         super().build(device)
         self.controlnet: ControlNet = make_controlnet(self.model.controlnet, device)
-        self.filter = build_filter(self.spec, self.base.semantic_compressor, "data.control")
-        check(self.controlnet, self.filter, self.base.network)
+        self.filter = build_filter(self.spec, self.steered.semantic_compressor, "data.control")
+        check(self.controlnet, self.filter, self.steered.network)
+
+    @property
+    def steered(self) -> StageCRecipe:
+        """The base."""
+        assert isinstance(self.base, StageCRecipe)  # __init__ sees to it
+        return self.base
 
     def prepared(self) -> list[nn.Module]:
         return [*super().prepared(), self.controlnet]
@@ -72,7 +79,7 @@ class ControlNetRecipe(Wrapper):
         return {"controlnet": self.controlnet}
 
     def facts(self, name: str) -> dict[str, Any]:
-        base = self.base
+        base = self.steered
         pixels_per_latent = base.semantic_compressor.factor / base.settings.compressor_scale
         return {**super().facts(name), "filter": self.spec, "control_px_per_latent": pixels_per_latent}
 
@@ -106,7 +113,7 @@ def make_controlnet(settings: NetworkSettings, device: torch.device) -> ControlN
     if path is None or not Path(path).is_file() or describe(path)[0] != "semantic_compressor":
         return learning_network("controlnet", settings, device)
     controlnet: ControlNet = learning_network("controlnet", replace(settings, weights=None), device)
-    compressor = load_network(path, "semantic_compressor")
+    compressor: Any = load_network(path, "semantic_compressor")
     try:
         controlnet.adopt_backbone(compressor)
     except ValueError as error:
