@@ -29,8 +29,8 @@ disable_progress_bar()  # one bar per run is enough, and it is not this one
 # A fresh CLIP's token embeddings (deviation 0.02) drown in what its random attention adds: of the variance of
 # its hidden states 42 % come from the token itself, with this factor 96 %.
 WORD_GAIN = 50.0
-# A fresh CLIP's position embeddings drown in those of the patches: a resampler that learnt to read its patches
-# in 500 steps told a shape's place in 25 % of the demo's pictures, with this factor in all.
+# A fresh CLIP's position embeddings drown in those of the patches: a resampler that learnt to read its
+# patches in 500 steps told a shape's place in 25 % of the demo's pictures, with this factor in all.
 POSITION_GAIN = 10.0
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

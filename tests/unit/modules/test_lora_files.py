@@ -24,7 +24,7 @@ TO_Q, OUT, MLP, KV = (
     "up_blocks.1.12.channelwise.4",
     "down_blocks.0.2.kv_mapper.1",
 )
-TE = "text_model.encoder.layers.3.self_attn.q_proj"
+TEXT = "text_model.encoder.layers.3.self_attn.q_proj"
 FLAT_Q, FLAT_OUT = "down_blocks_0_2_attention_attn_to_q", "down_blocks_0_2_attention_attn_out_proj"
 FLAT_TE = "text_model_encoder_layers_3_self_attn_q_proj"
 A, B, DOWN, UP = ".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight"
@@ -33,7 +33,7 @@ TABLE: dict[str, tuple[str, str, str | None, tuple[str, ...]]] = {
     "comfyui": (
         f"diffusion_model.{TO_Q}",
         f"diffusion_model.{OUT}",
-        f"text_encoders.clip_g.transformer.{TE}",
+        f"text_encoders.clip_g.transformer.{TEXT}",
         (DOWN, UP, ".alpha"),
     ),
     "kohya": (f"lora_unet_{FLAT_Q}", f"lora_unet_{FLAT_OUT}", f"lora_te_{FLAT_TE}", (DOWN, UP, ".alpha")),
@@ -41,7 +41,7 @@ TABLE: dict[str, tuple[str, str, str | None, tuple[str, ...]]] = {
     "diffusers": (
         "prior.down_blocks.0.2.attention.to_q",
         "prior.down_blocks.0.2.attention.to_out.0",
-        f"text_encoder.{TE}",
+        f"text_encoder.{TEXT}",
         (A, B),
     ),
     "onetrainer_legacy": (
@@ -59,7 +59,7 @@ TABLE: dict[str, tuple[str, str, str | None, tuple[str, ...]]] = {
     "onetrainer_diffusers": (
         "prior.down_blocks.0.2.attention.to_q",
         "prior.down_blocks.0.2.attention.to_out.0",
-        f"text_encoder.{TE}",
+        f"text_encoder.{TEXT}",
         (A, B),
     ),
     "onetrainer_original": ("down_blocks.0.2.attention.attn.in_proj.0", OUT, None, (A, B, ".alpha")),
@@ -81,11 +81,11 @@ COMFYUI_SPELLINGS = [
     ("lora_unet_down_downscalers_1_1_blocks_0", "unet", "down_downscalers.1.1.blocks.0"),
     ("lora_unet_up_repeat_mappers_3_0", "unet", "up_repeat_mappers.3.0"),
     (f"diffusion_model.{MLP}", "unet", MLP),
-    (f"lora_prior_te_{FLAT_TE}", "text_encoder", TE),
-    (f"lora_te_{FLAT_TE}", "text_encoder", TE),
+    (f"lora_prior_te_{FLAT_TE}", "text_encoder", TEXT),
+    (f"lora_te_{FLAT_TE}", "text_encoder", TEXT),
     ("lora_te_text_model_encoder_layers_31_mlp_fc1", "text_encoder", "text_model.encoder.layers.31.mlp.fc1"),
-    (f"text_encoder.{TE}", "text_encoder", TE),
-    (f"text_encoders.clip_g.transformer.{TE}", "text_encoder", TE),
+    (f"text_encoder.{TEXT}", "text_encoder", TEXT),
+    (f"text_encoders.clip_g.transformer.{TEXT}", "text_encoder", TEXT),
     ("lora_prior_te_text_projection", "text_encoder", "text_projection"),
 ]
 ENDS = [
@@ -121,7 +121,7 @@ def state_of(network: str = "stage_c", text_encoder: bool = False, **layers: Fac
     for name, each in (layers or {name: factors() for name in names}).items():
         state.parts["unet"][names[name]] = each
     if text_encoder:
-        state.parts["text_encoder"][TE] = factors()
+        state.parts["text_encoder"][TEXT] = factors()
     return state
 
 
@@ -149,7 +149,7 @@ def test_names_are_those_of_the_tables(layout: str, tmp_path: Path) -> None:
     save_file(found, foreign)
     again = read_lora(foreign)
     assert again.parts["unet"].keys() == {TO_Q, OUT}
-    assert set(again.parts["text_encoder"]) == ({TE} if text_encoder else set())
+    assert set(again.parts["text_encoder"]) == ({TEXT} if text_encoder else set())
     alike = {"onetrainer_diffusers": "diffusers"}  # the same names; alpha is in up
     assert again.facts["layout"] == alike.get(layout, layout)
 
