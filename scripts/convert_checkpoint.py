@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataset_tools.progress import progress_bar
+from modules.adapters.magnitudes import with_original_norms
 from modules.adapters.official_names import name_layers
 from modules.schema import nearest
+from modules.weights import load_network
 from modules.weights.conversion import GROUPS, chosen, convert, gather
 from modules.weights.folders import tokenizer_folder
 from modules.weights.lora_files import OFFICIAL, read_lora, write_lora
@@ -64,7 +66,9 @@ def convert_lora(options: argparse.Namespace) -> None:
     if state.numbered:
         if options.base is None:
             raise ValueError(f"{options.source}: its layers have numbers, no names; --base FILE gives them")
-        state = name_layers(state, meta_network(options.base, state.facts["for"]))
+        state = name_layers(state, meta_network(options.base, state.facts["for"]), options.filters)
+    elif options.base is not None and options.to == "comfyui":
+        state = with_original_norms(state, load_network(options.base, state.facts["for"]))
     layers = {part: len(factors) for part, factors in state.parts.items() if factors}
     held = ", ".join(f"{number} layers of the {part}" for part, number in layers.items())
     tokens = f", the tokens {', '.join(state.tokens)}" if state.tokens else ""
@@ -104,7 +108,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--tokenizer", type=Path, metavar="FOLDER", help="tokenizer of a text encoder without one"
     )
     parser.add_argument(
-        "--base", type=Path, metavar="FILE", help="the network of a LoRA whose layers have no names"
+        "--base",
+        type=Path,
+        metavar="FILE",
+        help="the network of a LoRA: names the layers of an official one; lets DoRA mean the same in ComfyUI",
+    )
+    parser.add_argument(
+        "--filters",
+        nargs="+",
+        default=[],
+        metavar="WORD",
+        help="parts of the layers' names that an official LoRA was trained with, where shapes do not tell",
     )
     parser.add_argument(
         "--no-ema", action="store_true", help="of a run, the plain weights, not the averaged ones"

@@ -16,12 +16,14 @@ def with_original_norms(state: LoRAState, network: nn.Module) -> LoRAState:
 
     ComfyUI computes magnitude / norm(W) · (W + change) where magnitudes are by output, though they are
     trained as magnitude / norm(W + change) · (W + change); by input it does the latter. So a file for ComfyUI
-    with magnitudes by output means there what it means here only after this. ValueError for layers that the
-    network does not have.
+    with magnitudes by output means there what it means here only after this; others stay as they are.
+    ValueError for layers that the network does not have.
     """
+    if state.facts.get("norms_of") == "original" or not any(map(_by_output, state.parts["unet"].values())):
+        return state
     found = adaptable_layers(network)
     layers = {
-        name: factors if factors.dora_scale is None else _for_norms_of(find(found, name).weight, factors)  # type: ignore[arg-type]
+        name: _for_norms_of(find(found, name).weight, factors) if _by_output(factors) else factors  # type: ignore[arg-type]
         for name, factors in state.parts["unet"].items()
     }
     return replace(
@@ -29,11 +31,13 @@ def with_original_norms(state: LoRAState, network: nn.Module) -> LoRAState:
     )
 
 
+def _by_output(factors: Factors) -> bool:
+    return factors.dora_scale is not None and factors.dora_scale.shape[0] > 1
+
+
 def _for_norms_of(weight: Tensor, factors: Factors) -> Factors:
     magnitude = factors.dora_scale
     assert magnitude is not None
-    if magnitude.shape[0] != weight.shape[0]:
-        return factors
     rank = len(factors.down)
     scale = 1.0 if factors.alpha is None else float(factors.alpha) / rank
     change = (factors.up.flatten(1) @ factors.down.flatten(1)).reshape(weight.shape) * scale

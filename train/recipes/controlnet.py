@@ -88,7 +88,9 @@ class ControlNetRecipe(Wrapper):
         control = self._control(batch, rng)
         with evaluating(self.controlnet):
             rows = self.base.sample({**batch, "control": control}, rng)
-        shown = control_pictures(control) if self.filter.in_workers else false_colours(control)
+        shown = self.filter.preview(pictures(batch))
+        if shown is None:
+            shown = control_pictures(control) if self.filter.in_workers else false_colours(control)
         return {"original": rows.pop("original"), "control": shown, **rows}
 
     def _extra(self, batch: Batch, rng: StepRng, learning: bool) -> Extra:

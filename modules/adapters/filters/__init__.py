@@ -61,6 +61,10 @@ class ControlFilter(ABC):
         depend on the others of its batch.
         """
 
+    def preview(self, images: Tensor) -> Tensor | None:
+        """The pictures with what the control says of them; None: the control's own channels show it."""
+        return None
+
 
 def filter_names() -> list[str]:
     """The names of all filters."""

@@ -40,6 +40,9 @@ class Identity(ControlFilter):
         ]
         return face_grid(faces, images.shape[-2:]).to(images.device)
 
+    def preview(self, images: Tensor) -> Tensor:
+        return face_preview(images, [find_faces(image, self.weights) for image in images])
+
     def _varied(self, faces: Faces, size: Sequence[int], generator: torch.Generator) -> Faces:
         """Some of the faces of one picture, or the largest everywhere."""
         full = uniform(generator) < self.full

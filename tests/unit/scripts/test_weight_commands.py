@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from modules.adapters.lora import LoRA
 from modules.encoders import TextEncoder
-from modules.weights import load_network, read_header, save_network
+from modules.weights import load_network, read_header, read_tensors, save_network
 from modules.weights.lora_files import read_lora, write_lora
 from scripts import convert_checkpoint, extract_lora, merge
 
@@ -225,3 +226,43 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
     assert set(tmp_path.iterdir()) == before
+
+
+def test_dora_means_the_same_in_comfyui_when_the_base_is_named(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    base = load_network(files["base"], "stage_c")
+    torch.manual_seed(5)
+    lora = LoRA.create(base, PATTERNS, dora=True)
+    for layer in lora.layers.values():
+        layer.lora_up.weight.data.normal_(std=0.2)
+    state = lora.to_state({"for": "stage_c"})
+    write_lora(tmp_path / "dora.safetensors", state)
+    arguments = [str(tmp_path / "dora.safetensors"), str(tmp_path / "theirs.safetensors"), "--to", "comfyui"]
+    assert convert_checkpoint.main([*arguments, "--base", str(files["base"])]) == 0
+
+    name, layer = next(iter(lora.layers.items()))
+    weight = base.get_submodule(name).weight
+    theirs = read_lora(tmp_path / "theirs.safetensors").parts["unet"][name]
+    # What ComfyUI computes: magnitude / norm of the original weight, times the patched one.
+    patched = weight + theirs.up @ theirs.down
+    there = patched * theirs.dora_scale / weight.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(there, weight + layer.change(weight))
+    # And here the file means that too.
+    again = LoRA.from_state(read_lora(tmp_path / "theirs.safetensors"), base)
+    torch.testing.assert_close(again.layers[name].change(weight), layer.change(weight))
+
+
+def test_filters_tell_which_layers_an_official_lora_has(files: dict[str, Path], tmp_path: Path) -> None:
+    base = load_network(files["base"], "stage_c")
+    state = LoRA.create(base, {"*.attn.*": 2}, alpha=1.0).to_state({"for": "stage_c"})
+    write_lora(tmp_path / "ours.safetensors", state, "official")
+    # Without our header, which says the names, as the published code writes it.
+    save_file(read_tensors(tmp_path / "ours.safetensors"), tmp_path / "official.safetensors")
+    arguments = [str(tmp_path / "official.safetensors"), "--to", "comfyui", "--base", str(files["base"])]
+    for words, status in (([".attn"], 0), (["channelwise"], 2)):
+        out = tmp_path / f"{status}.safetensors"
+        assert (
+            convert_checkpoint.main([arguments[0], str(out), *arguments[1:], "--filters", *words]) == status
+        )
+    assert read_lora(tmp_path / "0.safetensors").parts["unet"].keys() == state.parts["unet"].keys()
