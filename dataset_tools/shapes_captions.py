@@ -31,7 +31,7 @@ def full_caption(scene: Scene) -> str:
 
 
 def shape_name(shape: str) -> str:
-    """What captions call a shape: its name; a new object is called by a token of its own, "[moon]"."""
+    """What captions call a shape: its name; a new object is called by a token of its own, "[pillar]"."""
     return f"[{shape}]" if shape in OBJECTS else shape
 
 

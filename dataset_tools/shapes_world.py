@@ -15,7 +15,7 @@ COLOURS = {
     "orange": (245, 130, 30),
 }
 SHAPES = ("circle", "square", "triangle", "cross")
-OBJECTS = ("moon",)  # shapes that are not part of the world, for models to learn later
+OBJECTS = ("pillar",)  # shapes that are not part of the world, for models to learn later
 RADII_PX = {"small": 10.0, "large": 13.0}
 PLACES = {  # centres of the quadrants, and the middle
     "centre": (32.0, 32.0),
@@ -65,9 +65,8 @@ def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius_px: float) 
         arm_px, half_px = 1.2 * radius_px, 0.37 * radius_px
         bars = [np.maximum(np.abs(a) - arm_px, np.abs(b) - half_px) for a, b in ((x, y), (y, x))]
         return np.minimum(*bars)
-    if shape == "moon":
-        bite = 0.85 * radius_px - np.hypot(x - 0.7 * radius_px, y)
-        return np.maximum(np.hypot(x, y) - 1.2 * radius_px, bite)
+    if shape == "pillar":
+        return np.maximum(np.abs(x) - 0.55 * radius_px, np.abs(y) - 1.4 * radius_px)
     raise ValueError(f"shape: expected one of {', '.join((*SHAPES, *OBJECTS))}, found '{shape}'")
 
 

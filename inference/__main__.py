@@ -26,7 +26,7 @@ TEXT_KEYS = ("prompt", "negative_prompt")
 FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130  # exit status
 USAGE = """\
 python -m inference prompt="a red circle" run=outputs/demo [KEY=VALUE ...]
-python -m inference prompt="a [moon]" run=outputs/demo loras=[outputs/demo/lora]
+python -m inference prompt="a [pillar]" run=outputs/demo loras=[outputs/demo/lora]
 python -m inference task=inpaint image=photo.png mask=mask.png prompt="a red circle" run=outputs/demo
 python -m inference recreate=outputs/pictures/a-red-circle_5.png
 python -m inference --multirun stage_c.guidance=2,4,8 prompt=... run=...
@@ -85,7 +85,7 @@ def settable(argument: str) -> str:
 
 
 def is_list(value: str) -> bool:
-    """Whether a value is a list in Hydra's syntax, and not a prompt with a trained token such as [moon]."""
+    """Whether a value is a list in Hydra's syntax, and not a prompt with a trained token such as [pillar]."""
     depth, closed = 0, False
     for character in value:
         if closed:

@@ -94,13 +94,13 @@ def test_running_again_draws_nothing_and_other_settings_draw_anew(tmp_path: Path
 
 def test_a_new_object_is_not_part_of_the_world() -> None:
     assert not set(OBJECTS) & {scene.shape for scene in all_scenes()}
-    assert not {"moon", "[moon]"} & set(vocabulary())
+    assert not {"pillar", "[pillar]"} & set(vocabulary())
 
 
 def test_eight_pictures_of_a_new_object_show_every_attribute() -> None:
-    training, held_out = split_object("moon", 8)
+    training, held_out = split_object("pillar", 8)
     assert len(training) == len(set(training)) == 8
-    for index, names in enumerate((COLOURS, {"moon"}, RADII_PX, PLACES, BACKGROUNDS)):
+    for index, names in enumerate((COLOURS, {"pillar"}, RADII_PX, PLACES, BACKGROUNDS)):
         assert {scene[index] for scene in training} == set(names)
     assert num_pairs(training) == 8 * 6 + 6 + 2 + 5 + 4  # none twice, but for those with the object
     assert len(held_out) == len(set(held_out)) == 6 * 2 * 5 * 4 - 8
@@ -108,15 +108,15 @@ def test_eight_pictures_of_a_new_object_show_every_attribute() -> None:
 
 
 def test_command_draws_a_new_object_which_its_captions_call_by_a_token(tmp_path: Path, capsys) -> None:
-    out = tmp_path / "moon"
-    assert main(["shapes", str(out), "--object", "moon", "--held-out", "5"]) == 0
+    out = tmp_path / "pillar"
+    assert main(["shapes", str(out), "--object", "pillar", "--held-out", "5"]) == 0
     samples = read_all(out / "train")
     assert len(samples) == 8
     for sample in samples:
-        assert sample.facts["shape"] == "moon"
-        assert sample.caption.startswith(f"a {sample.facts['size']} {sample.facts['colour']} [moon] in the ")
+        assert sample.facts["shape"] == "pillar"
+        assert sample.caption.startswith(f"a {sample.facts['size']} {sample.facts['colour']} [pillar] in the ")
     assert main(["shapes", str(out), "--held-out", "5", "--train", "8"]) == 0  # another data set
-    assert "[moon]" not in read_all(out / "train")[0].caption
+    assert "[pillar]" not in read_all(out / "train")[0].caption
 
 
 def test_impossible_count_is_one_line(tmp_path: Path, capsys) -> None:

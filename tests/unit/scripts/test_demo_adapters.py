@@ -35,7 +35,7 @@ def test_everything_is_read_from_and_written_to_the_demos_folder() -> None:
         assert not any("outputs/demo" in word for word in command)
         assert any("elsewhere/" in word for word in command)
     lora = steps["Train lora"]
-    assert "data.shards=elsewhere/data/moon/train" in lora
+    assert "data.shards=elsewhere/data/pillar/train" in lora
     assert "model.stage_c.weights=elsewhere/stage_c" in lora
     assert "recipe.regularisation.shards=elsewhere/data/train" in lora
 
