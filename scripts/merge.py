@@ -117,15 +117,15 @@ def merged(options: argparse.Namespace) -> dict[str, Part]:
         mixed = {name: with_other(part, other) for name, part in parts.items() if name not in ENCODERS}
         parts = {**parts, **mixed}
     for lora, state in loras:
-        for name, key in ((state.facts["for"], "unet"), ("text_encoder", "text_encoder")):
-            if not state.parts[key]:
-                continue
-            if name in parts:
+        held = {state.facts["for"]: state.parts["unet"] or state.numbered}
+        held["text_encoder"] = state.parts["text_encoder"]
+        for name, layers in held.items():
+            if layers and name in parts:
                 parts[name] = with_lora(parts[name], lora, state)
-            else:
-                print(f"left out: the {len(state.parts[key])} layers for {name}; --part {name} takes them")
-        if state.tokens:
-            print(f"left out: the tokens {', '.join(state.tokens)}; they stay in the LoRA's file")
+            elif layers:
+                print(f"left out: the {len(layers)} layers for {name}; --part {name} takes them")
+        if tokens := [*state.tokens, *map("row {}".format, state.rows)]:
+            print(f"left out: the tokens {', '.join(tokens)}; they stay in the LoRA's file")
     return parts
 
 

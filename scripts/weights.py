@@ -11,7 +11,7 @@ import torch
 from modules.adapters.lora_state import LoRAState
 from modules.network import Network
 from modules.registry import build
-from modules.weights import describe, find_weights
+from modules.weights import contents, describe, find_weights, folder_around
 from modules.weights.lora_files import find_lora
 from modules.weights.parts import Part
 from modules.weights.sources import open_source
@@ -33,10 +33,17 @@ def run_command(command: Callable[[], None]) -> int:
 
 
 def holds_lora(path: Path) -> bool:
-    """Whether a file, or what a folder holds, is a LoRA; False when there is no such file."""
+    """Whether a file, or what a folder holds, is a LoRA; False when there is no such file.
+
+    A folder of runs is one of networks, if it holds any, though there be a LoRA among them.
+    """
     try:
-        names = open_source(find_lora(path)).state
+        file = find_lora(path)
+        names = open_source(file).state
     except (ValueError, FileNotFoundError):
+        return False
+    among_runs = path.is_dir() and folder_around(file) != path
+    if among_runs and contents(path):
         return False
     return any(LORA_NAMES.fullmatch(name) for name in names)
 

@@ -92,6 +92,20 @@ def test_loras_are_merged_with_their_weights(files: dict[str, Path], tmp_path: P
     assert "written:" in capsys.readouterr().out
 
 
+def test_an_official_lora_without_names_is_merged(files: dict[str, Path], tmp_path: Path) -> None:
+    """Its layers have numbers only; the network that it is merged into names them."""
+    base = load_network(files["base"], "stage_c").requires_grad_(False)
+    lora = LoRA.create(base, {"*.attn.*": 2}, alpha=2.0)
+    for layer in lora.layers.values():
+        layer.lora_up.weight.data.normal_(std=0.2)
+    write_lora(tmp_path / "ours.safetensors", lora.to_state({"for": "stage_c"}), "official")
+    save_file(read_tensors(tmp_path / "ours.safetensors"), tmp_path / "official.safetensors")
+    out = tmp_path / "merged.safetensors"
+    assert merge.main([str(files["base"]), str(out), "--lora", str(tmp_path / "official.safetensors")]) == 0
+    lora.merge(base)
+    assert_close(state(out), base.state_dict())
+
+
 def test_checkpoints_are_merged_by_weight(files: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "between.safetensors"
     assert merge.main([str(files["base"]), str(out), "--other", f"{files['other']}:0.25"]) == 0
@@ -181,6 +195,23 @@ def test_conversion_there_and_back(files: dict[str, Path], tmp_path: Path, capsy
         assert_close(state(tmp_path / name), state(files["base"]), tolerance=0)
     printed = capsys.readouterr().out
     assert "found:   stage_c (" in printed and "float32" in printed
+
+
+def test_a_folder_of_runs_with_a_lora_among_them_is_of_networks(
+    files: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    runs = tmp_path / "runs"
+    for run, name, file in (("stage_c", "stage_c", "base"), ("lora", "lora", "lora")):
+        (runs / run / "weights").mkdir(parents=True)
+        shutil.copyfile(files[file], runs / run / "weights" / f"{name}.safetensors")
+    assert convert_checkpoint.main([str(runs), str(tmp_path / "prior"), "--to", "diffusers"]) == 0
+    assert_close(state(tmp_path / "prior"), state(files["base"]), tolerance=0)
+    for source in (runs / "lora", runs / "lora" / "weights"):
+        shutil.rmtree(runs / "stage_c", ignore_errors=True)
+        out = tmp_path / f"{source.name}.kohya.safetensors"
+        assert convert_checkpoint.main([str(source), str(out), "--to", "kohya"]) == 0
+    assert convert_checkpoint.main([str(runs), str(tmp_path / "k.safetensors"), "--to", "kohya"]) == 0
+    assert read_lora(tmp_path / "k.safetensors").parts["unet"]
 
 
 Arguments = Callable[[dict[str, Path]], list[str]]
