@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from inference.command import carry_out
 from inference.config import Config
+from modules.overrides import with_escaped_keys
 from modules.schema import from_plain
 
 CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
@@ -81,7 +82,8 @@ def settable(argument: str) -> str:
     if key in TEXT_KEYS and value[:1] not in ("'", '"') and not is_list(value):
         value = re.sub(r"\\+$", lambda tail: 2 * tail[0], value)  # else it would escape the closing quote
         value = "'" + value.replace("'", "\\'").replace("${", "\\${") + "'"
-    return f"++{key}={value}"
+        return f"++{key}={value}"
+    return f"++{key}={with_escaped_keys(value)}"
 
 
 def is_list(value: str) -> bool:

@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modules.overrides import with_escaped_keys
 from modules.schema import ConfigError, nearest
 from train.config import config_from_plain
 from train.loop import DivergedError, train
@@ -114,7 +115,7 @@ def settable(argument: str) -> str:
     match = re.fullmatch(r"\+{0,2}([A-Za-z_][\w.]*)(=.*)", argument, flags=re.DOTALL)
     if not match or match[1].startswith("hydra.") or (CONFIGS / match[1]).is_dir():
         return argument
-    return f"++{match[1]}{match[2]}"
+    return f"++{match[1]}{with_escaped_keys(match[2])}"
 
 
 def experiments() -> list[str]:
