@@ -6,8 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from modules.adapters.lora_layer import LoRALayer
+from modules.adapters.tokens import TokenVector
 from modules.schema import ConfigError
 from train.config import OptimConfig
+
+UNDECAYED = (nn.Embedding, TokenVector, LoRALayer)  # of the last the magnitudes; its factors are modules
 
 
 def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -25,10 +29,11 @@ def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimi
 def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The learning parameters that weight decay applies to, and the rest.
 
-    Biases, norms, scales (one dimension) and embeddings (a codebook's entries) have no reason to be small.
+    Biases, norms, scales (one dimension), embeddings (a codebook's entries, a token's vector) and DoRA's
+    magnitudes have no reason to be small.
     """
     exempt = {
-        id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)
+        id(p) for m in module.modules() if isinstance(m, UNDECAYED) for p in m.parameters(recurse=False)
     }
     learning = [p for p in module.parameters() if p.requires_grad]
     matrices = {id(p) for p in learning if p.ndim >= 2} - exempt

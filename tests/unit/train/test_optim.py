@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from modules.adapters.lora_layer import LoRALayer
+from modules.adapters.tokens import TokenVector
 from train.config import OptimConfig
 from train.optim import decay_groups, learning_rate, make_optimizer, set_learning_rate
 
@@ -42,6 +44,13 @@ def test_decay_spares_biases_scales_and_embeddings() -> None:
     assert {id(p) for p in others} == {
         id(p) for p in (module[0].bias, module[1].weight, module[1].bias, module[2].bias, module[3].weight)
     }
+
+
+def test_decay_spares_what_adapters_learn_beside_their_factors() -> None:
+    layer = LoRALayer([2, 4], [3, 2], 1.0, dora=[3, 1])
+    decaying, others = decay_groups(nn.ModuleList([layer, TokenVector(4)]))
+    assert {p.shape for p in decaying} == {(2, 4), (3, 2)}
+    assert {p.shape for p in others} == {(3, 1), (1, 4)}
 
 
 def test_the_first_adamw_step_is_the_rate_times_the_sign_after_decay() -> None:
