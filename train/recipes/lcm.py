@@ -69,7 +69,12 @@ class LCMRecipe(Wrapper):
 
     def build(self, device: torch.device) -> None:
         super().build(device)
-        self.teacher = frozen(deepcopy(self.base.network).to(self.dtype))
+        # Copied tensor by tensor in its own number format: a whole second copy in fp32 would take as much
+        # memory as the student.
+        copies: dict[int, Any] = {
+            id(p): nn.Parameter(p.detach().to(self.dtype, copy=True)) for p in self.base.network.parameters()
+        }
+        self.teacher = frozen(deepcopy(self.base.network, copies).to(self.dtype))
 
     def prepared(self) -> list[nn.Module]:
         return [*super().prepared(), self.teacher]
