@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,3 +253,18 @@ def test_settings_that_cannot_work_are_named(shards, base, tmp_path) -> None:
     plain["recipe"]["image_dropout"] = 2.0
     with pytest.raises(ConfigError, match="recipe.image_dropout"):
         make_recipe(config_from_plain(plain))
+
+
+@pytest.mark.parametrize(("adapter", "reads"), [(POOLED, "pooled"), (PLUS, "patches")])
+def test_features_of_another_width_are_told_before_training(shards, base, tmp_path, adapter, reads) -> None:
+    plain = settings(tmp_path, shards, base, adapter | {"c_image": 24})
+    with pytest.raises(ConfigError, match=f"c_image: expected 16, the width of the {reads} .*, found 24"):
+        made(plain)
+
+
+def test_the_base_is_described_as_it_was_read(shards, base, tmp_path) -> None:
+    moved = shutil.copytree(base, tmp_path / "base") if base.is_dir() else Path(shutil.copy(base, tmp_path))
+    recipe = made(settings(tmp_path / "run", shards, moved))
+    told = recipe.facts("ip_adapter")["base"]
+    moved.rename(tmp_path / "elsewhere")
+    assert recipe.facts("ip_adapter")["base"] == told and told["fingerprint"]

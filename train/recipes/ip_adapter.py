@@ -56,6 +56,7 @@ class IPAdapterRecipe(Wrapper):
         super().build(device)
         self.ip_adapter: IPAdapter = make_ip_adapter(self.model.ip_adapter, self.base.network, device)
         self.ip_adapter.attach(self.base.network)
+        self._check_width(device)
 
     def prepared(self) -> list[nn.Module]:
         # The projections to keys and values lie in Stage C's blocks.
@@ -80,6 +81,16 @@ class IPAdapterRecipe(Wrapper):
             return Extra({"image_tokens": self.ip_adapter(seen)}, {})
         tokens, nothing = self.ip_adapter(features), self.ip_adapter(torch.zeros_like(features))
         return Extra({"image_tokens": tokens}, {"image_tokens": nothing})
+
+    def _check_width(self, device: torch.device) -> None:
+        """Raise ConfigError unless the adapter was made for features of the encoder's width."""
+        reads, c_image = self.ip_adapter.reads, self.ip_adapter.config["c_image"]
+        width = self.base.encoders.image_features(torch.zeros(1, 3, 8, 8, device=device), reads).shape[-1]
+        if width != c_image:
+            raise ConfigError(
+                f"model.ip_adapter.config.c_image: expected {width}, the width of the {reads} features"
+                f" of the image encoder, found {c_image}"
+            )
 
 
 def make_ip_adapter(settings: NetworkSettings, stage_c: Network, device: torch.device) -> IPAdapter:

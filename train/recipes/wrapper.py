@@ -34,6 +34,8 @@ class Wrapper:
 
     def build(self, device: torch.device) -> None:
         self.base.build(device)
+        # Now, not when files are written: by then other weights may lie in their place, or none.
+        self._base_facts = self._describe_base()
 
     def prepared(self) -> list[nn.Module]:
         return [self.base.network]
@@ -45,15 +47,7 @@ class Wrapper:
         return self.base.networks()
 
     def facts(self, name: str) -> dict[str, Any]:
-        return {**self.base.facts(self.base.network_name), "base": self.base_facts()}
-
-    def base_facts(self) -> dict[str, Any]:
-        """Which weights this was trained on: the network's name, its file, and a checksum to know it by."""
-        weights = self._base_model.get("weights")
-        facts: dict[str, Any] = {"network": self.base.network_name, "weights": weights}
-        if weights is not None:
-            facts["fingerprint"] = fingerprint(find_weights(weights, self.base.network_name))
-        return facts
+        return {**self.base.facts(self.base.network_name), "base": self._base_facts}
 
     def export(self, folder: Path) -> None:
         self.base.export(folder)
@@ -72,3 +66,11 @@ class Wrapper:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.base.load_state_dict(state)
+
+    def _describe_base(self) -> dict[str, Any]:
+        """Which weights this is trained on: the network's name, its file, and a checksum to know it by."""
+        weights = self._base_model.get("weights")
+        facts: dict[str, Any] = {"network": self.base.network_name, "weights": weights}
+        if weights is not None:
+            facts["fingerprint"] = fingerprint(find_weights(weights, self.base.network_name))
+        return facts
