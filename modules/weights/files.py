@@ -45,7 +45,7 @@ def read_header(path: str | Path, name: str | None = None) -> dict[str, Any]:
     """
     path = Path(path)
     if path.suffix == ".json":
-        path = path.with_name(min(json.loads(path.read_text())["weight_map"].values()))
+        path = path.with_name(min(read_index(path).values()))
     elif path.suffix in ENDINGS and path.is_file():
         return {}
     header = parse_header(path, opened(path).metadata())
@@ -54,10 +54,26 @@ def read_header(path: str | Path, name: str | None = None) -> dict[str, Any]:
 
 def parse_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
     """Our header among a file's metadata; {} where there is none, ValueError where it is not readable."""
+    return parse_json((metadata or {}).get(HEADER_KEY, "{}"), f"{path}: its header")
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """The mapping in a text; ValueError, beginning with `where`, when there is none."""
     try:
-        return json.loads((metadata or {}).get(HEADER_KEY, "{}"))
+        found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: its header is not readable: {error}") from error
+        raise ValueError(f"{where} is not readable: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{where}: expected a mapping, found {type(found).__name__}")
+    return found
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """The names of files by the tensors in them, of the index of weights in several files."""
+    files = parse_json(path.read_text(encoding="utf-8"), str(path)).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+        raise ValueError(f"{path}: not an index of weight files; expected their names under weight_map")
+    return files
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:

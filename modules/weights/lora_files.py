@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from modules.adapters.lora_state import LoRAState
+from modules.adapters.lora_state import Factors, LoRAState
 from modules.schema import nearest
-from modules.weights.files import HEADER_KEY, opened, parse_header
+from modules.weights.files import HEADER_KEY, opened, parse_header, read_tensors
 from modules.weights.lazy import lazy_state
 from modules.weights.loading import find_weights
 from modules.weights.lora_layouts import LAYOUTS, read_named, unfolded, write_named
@@ -46,6 +46,9 @@ def read_lora(path: str | Path, ema: bool = True) -> LoRAState:
     if unknown or not keys:
         few = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
         raise ValueError(f"{file}: not a LoRA of this family: {len(unknown)} keys not understood ({few})")
+    for layers in (state.numbered, *state.parts.values()):
+        for name, factors in layers.items():  # type: ignore[attr-defined]
+            check_factors(f"{file}: layer {name}", factors)
     state.facts.update({key: value for key, value in header.items() if key not in OURS_ALONE})
     state.facts["other_tools"] = {key: value for key, value in metadata.items() if key != HEADER_KEY}
     _take_peft_alphas(state, file, metadata)
@@ -87,11 +90,26 @@ def find_lora(path: str | Path, ema: bool = True) -> Path:
 
 
 def read_all(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a file, and its metadata."""
+    """All tensors of a file, and its metadata.
+
+    Floating numbers of 8 bits, with which nothing can be computed, as bf16, which holds each of them exactly.
+    """
     if file.suffix in ENDINGS:
-        return read_pickled(file), {}
-    content = opened(file)
-    return {key: content.get_tensor(key) for key in content.keys()}, content.metadata() or {}  # noqa: SIM118
+        tensors, metadata = read_pickled(file), {}
+    else:
+        tensors, metadata = read_tensors(file), opened(file).metadata() or {}
+    short = [key for key, tensor in tensors.items() if tensor.is_floating_point() and tensor.itemsize == 1]
+    return tensors | {key: tensors[key].bfloat16() for key in short}, metadata
+
+
+def check_factors(where: str, factors: Factors) -> None:
+    """Raise ValueError unless these are a change of some rank, with no more than one alpha."""
+    down, up, alpha, _ = factors
+    if min(down.ndim, up.ndim) < 2 or up.shape[1] != len(down) or not down.numel() or not up.numel():
+        shapes = f"{list(up.shape)} and {list(down.shape)}"
+        raise ValueError(f"{where}: expected up [out, rank] and down [rank, in], found {shapes}")
+    if alpha is not None and alpha.numel() != 1:
+        raise ValueError(f"{where}: expected one alpha, found {alpha.numel()}")
 
 
 def _take_peft_alphas(state: LoRAState, file: Path, metadata: Mapping[str, str]) -> None:

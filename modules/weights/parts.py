@@ -1,7 +1,6 @@
 """The networks that a file holds, whatever layout it is in, under our names."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from modules.network import plain
 from modules.registry import NETWORKS
 from modules.weights import official
+from modules.weights.files import parse_json
 from modules.weights.folders import tokenizer_folder
 from modules.weights.layouts import clip, comfyui, diffusers
 from modules.weights.lazy import LazyTensor, State
@@ -59,7 +59,9 @@ def read_parts(file: str | Path, ema: bool = True) -> dict[str, Part]:
 
 
 def part_of(header: Mapping[str, Any], state: State) -> Part:
-    """A network as its header describes it."""
+    """A network as its header describes it; ValueError without a config, as in the header of a LoRA."""
+    if not isinstance(header.get("config"), dict):
+        raise ValueError(f"its header says {header['network']}, without the config of a network")
     facts = {key: value for key, value in header.items() if key not in ("network", "config", "layout")}
     return Part(header["network"], header["config"], dict(state), facts)
 
@@ -73,14 +75,15 @@ def identified(state: State, headers: Mapping[str, Any], header: Mapping[str, An
 
 def recognised(state: State) -> tuple[str, dict[str, Any], State]:
     """Name, config and tensors, under our names, of a network; ValueError if it is none of ours."""
-    encoder = clip.to_ours(state)
-    if found := clip.recognise(shapes_of(encoder)):
-        return *found, encoder
-    ours = diffusers.to_ours(state)
+    encoder, ours = clip.to_ours(state), diffusers.to_ours(state)
     try:
+        if found := clip.recognise(shapes_of(encoder)):
+            return *found, encoder
         name, config = official.recognise(shapes_of(ours))
     except KeyError as error:
         raise ValueError(f"tensor {error} is missing") from None
+    except IndexError:
+        raise ValueError("a tensor has fewer dimensions than it has in any of our networks") from None
     return name, {**defaults(name), **config}, ours
 
 
@@ -98,7 +101,7 @@ def believing(part: Part, file: Path) -> Part:
     """The part with what the config.json of a diffusers or transformers folder says of it."""
     if not file.is_file():
         return part
-    found = json.loads(file.read_text())
+    found = parse_json(file.read_text(encoding="utf-8"), str(file))
     if part.name in ENCODERS:
         return Part(part.name, found, part.state)
     if found.get("_class_name", "").lower() != diffusers.CLASSES.get(part.name, "").lower():

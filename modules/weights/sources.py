@@ -1,10 +1,9 @@
 """Files with tensors in them: safetensors, the index of several, and those of `torch.save`."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modules.weights.files import opened, parse_header
+from modules.weights.files import opened, parse_header, read_index
 from modules.weights.lazy import LazyTensor, lazy_state
 from modules.weights.pickled import ENDINGS, read_pickled
 from modules.weights.writing import DTYPES
@@ -29,16 +28,13 @@ def open_source(path: str | Path, ema: bool = True) -> Source:
     if path.suffix in ENDINGS and path.is_file():
         return Source(lazy_state(read_pickled(path, ema)), {})
     file = opened(path)
-    state = {name: _lazy(file, name) for name in file.keys()}  # noqa: SIM118
+    state = {name: _lazy(path, file, name) for name in file.keys()}  # noqa: SIM118
     return Source(state, parse_header(path, file.metadata()))
 
 
 def open_index(path: Path) -> Source:
     """The tensors of the files that an index names. ValueError when one of them lacks a tensor."""
-    try:
-        files = json.loads(path.read_text())["weight_map"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not an index of weight files ({error})") from error
+    files = read_index(path)
     parts = {file: open_source(path.with_name(file)) for file in sorted(set(files.values()))}
     state = {}
     for name, file in files.items():
@@ -48,6 +44,8 @@ def open_index(path: Path) -> Source:
     return Source(state, next(iter(parts.values())).header)
 
 
-def _lazy(file: Any, name: str) -> LazyTensor:
+def _lazy(path: Path, file: Any, name: str) -> LazyTensor:
     view = file.get_slice(name)
+    if view.get_dtype() not in DTYPES:
+        raise ValueError(f"{path}: {name}: tensors of {view.get_dtype()} cannot be read")
     return LazyTensor(tuple(view.get_shape()), DTYPES[view.get_dtype()], lambda: file.get_tensor(name))

@@ -121,7 +121,10 @@ def _block(letter: str) -> str:
 
 
 def config_to_ours(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config of diffusers' says of network `name`; keys that it lacks are left out."""
+    """What a config of diffusers' says of network `name`; keys that it lacks are left out.
+
+    ValueError for kinds of blocks that our networks do not have.
+    """
     if name == "stage_a":
         found = _taken(VQGAN_KEYS, config)
         leftover = found.get("scale_factor") == LEFTOVER_SCALE
@@ -134,6 +137,8 @@ def config_to_ours(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
             found[ours] = both
     if "block_types_per_layer" in config:
         kinds = config["block_types_per_layer"]
+        if unknown := {kind for level in kinds for kind in level} - LETTERS.keys():
+            raise ValueError(f"block_types_per_layer: expected {', '.join(LETTERS)}, found {min(unknown)}")
         found["level_config"] = ["".join(LETTERS[kind] for kind in level) for level in kinds]
     return found
 

@@ -441,6 +441,35 @@ def test_half_a_pair_is_not_understood(key: str, tmp_path: Path) -> None:
         read_lora(tmp_path / "lora.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("key", "tensor", "message"),
+    [
+        ("lora_up.weight", torch.zeros(()), r"expected up \[out, rank\] and down \[rank, in\], found \[\]"),
+        ("lora_down.weight", torch.zeros(0, 8), r"found \[8, 2\] and \[0, 8\]"),
+        ("lora_down.weight", torch.zeros(3, 8), r"found \[8, 2\] and \[3, 8\]"),
+        ("alpha", torch.zeros(2), "expected one alpha, found 2"),
+    ],
+)
+def test_factors_that_do_not_fit_together_are_said(
+    key: str, tensor: torch.Tensor, message: str, tmp_path: Path
+) -> None:
+    stem = "diffusion_model.clip_txt_mapper"
+    good = {f"{stem}.lora_up.weight": torch.zeros(8, 2), f"{stem}.lora_down.weight": torch.zeros(2, 8)}
+    save_file(good | {f"{stem}.{key}": tensor}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=f"x.safetensors: layer clip_txt_mapper: .*{message}"):
+        read_lora(tmp_path / "x.safetensors")
+
+
+def test_numbers_of_8_bits_are_read_as_bf16(tmp_path: Path) -> None:
+    stem, values = "diffusion_model.clip_txt_mapper", torch.randn(2, 8).to(torch.float8_e4m3fn)
+    save_file(
+        {f"{stem}.lora_down.weight": values, f"{stem}.lora_up.weight": values.t().contiguous()},
+        tmp_path / "x.safetensors",
+    )
+    down = read_lora(tmp_path / "x.safetensors").parts["unet"]["clip_txt_mapper"].down
+    assert down.dtype == torch.bfloat16 and torch.equal(down.float(), values.float())
+
+
 def test_an_empty_file_is_no_lora(tmp_path: Path) -> None:
     save_file({}, tmp_path / "lora.safetensors")
     with pytest.raises(ValueError, match="not a LoRA"):

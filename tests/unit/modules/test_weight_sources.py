@@ -79,6 +79,57 @@ def test_pickled_files_without_tensors(tmp_path: Path) -> None:
         load_network(tmp_path / "p.pt", "previewer")
 
 
+@pytest.mark.parametrize("content", [b"", b"no pickle\n", pickle.dumps([1, 2])[:-3]])
+def test_damaged_pickled_files(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "p.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match="p.ckpt: not a file of plain tensors"):
+        load_network(tmp_path / "p.ckpt", "previewer")
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("[1]", "its header: expected a mapping, found list"),
+        ('{"network": "lora", "layout": "official"}', "its header says lora, without the config"),
+        ('{"network": "previewer", "config": []}', "its header says previewer, without the config"),
+    ],
+)
+def test_headers_that_describe_no_network(
+    header: str, message: str, previewer: modules.Network, tmp_path: Path
+) -> None:
+    save_file(previewer.state_dict(), tmp_path / "x.safetensors", {"kaskade": header})
+    with pytest.raises(ValueError, match=f"x.safetensors: {message}"):
+        load_network(tmp_path / "x.safetensors", "previewer")
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 3}}', "{"])
+def test_damaged_indices(index: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(index)
+    for read in (open_source, read_header):
+        with pytest.raises(ValueError, match="index.json"):
+            read(path)
+
+
+def test_number_formats_that_torch_lacks(tmp_path: Path) -> None:
+    head = json.dumps({"a": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(8))
+    with pytest.raises(ValueError, match="x.safetensors: a: tensors of C64 cannot be read"):
+        open_source(tmp_path / "x.safetensors")
+
+
+def test_a_text_encoder_without_projection_is_said(tmp_path: Path) -> None:
+    """As in the files of other families, whose text encoders have none."""
+    tensors = {
+        "text_model.embeddings.token_embedding.weight": torch.zeros(4, 8),
+        "text_model.embeddings.position_embedding.weight": torch.zeros(4, 8),
+        "text_model.encoder.layers.0.mlp.fc1.weight": torch.zeros(8, 8),
+    }
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="x.safetensors: tensor 'text_projection.weight' is missing"):
+        describe(tmp_path / "x.safetensors")
+
+
 def test_keys_that_are_not_understood(previewer: modules.Network, tmp_path: Path) -> None:
     save_file({"some.weight": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(
