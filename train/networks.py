@@ -30,7 +30,8 @@ class NetworkSettings:
 
 
 def check_networks(model: Any, learning: Sequence[str]) -> None:
-    """Raise ConfigError for networks that cannot be built, or that do not learn and have no weights.
+    """Raise ConfigError for networks that cannot be built, that do not learn and have no weights, or of
+    which `train` asks what the recipe does not do.
 
     model: a recipe's dataclass of `NetworkSettings`, one field per network, None where an optional one is
     absent. learning: names of those that learn.
@@ -42,6 +43,11 @@ def check_networks(model: Any, learning: Sequence[str]) -> None:
             raise ConfigError(
                 f"model.{name}.weights: missing; this network does not learn here: name its file,"
                 " or the folder of the run that trained it"
+            )
+        if settings.train is not None and settings.train != (name in learning):
+            raise ConfigError(
+                f"model.{name}.train: found {str(settings.train).lower()}, but in this recipe the network"
+                f" {'learns' if name in learning else 'does not learn'}; leave it out"
             )
         if settings.config and settings.weights is None:
             _check_keywords(name, settings.config)

@@ -275,6 +275,10 @@ def test_an_effnet_controlnet_may_begin_with_the_backbone_of_a_compressor(plain,
         ({"data": {"control": {"name": "cany"}}}, r"data\.control\.name: found 'cany'.*canny"),
         ({"data": {"control": {"name": "inpainting"}}}, r"controlnet\.config\.c_in: expected 4, .*found 1"),
         ({"recipe": {"base": {"name": "stage_b"}}}, r"recipe\.base\.name: expected stage_c"),
+        (
+            {"recipe": {"name": "lora"}},
+            r"data\.control: read by the recipe controlnet alone, found recipe lora",
+        ),
         ({"recipe": {"control_droput": 0.1}}, r"recipe\.control_droput: .*'control_dropout'"),
         ({"model": {"controlnet": {"config": CONTROLNET | {"c_proj": 8}}}}, r"config\.c_proj: expected 16"),
         (

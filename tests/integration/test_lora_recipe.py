@@ -323,6 +323,7 @@ def test_two_processes_learn_as_one(together: None, name: str, mode: str, folder
         ({"base_weights": "int8"}, "recipe.base_weights: found .int8.; expected one of: .*nf4"),
         ({"regularisation": {"shards": "nowhere"}}, "nowhere"),
         ({"base": {"name": "previewer"}}, "recipe.base.name: found 'previewer'"),
+        ({"base": {"name": "stage_c", "image_keep": 0}}, "recipe.base.image_keep: .*'image_kept'"),
     ],
 )
 def test_mistakes_are_told_in_one_line(settings: Settings, recipe: dict[str, Any], message: str) -> None:

@@ -34,4 +34,8 @@ def make_recipe(config: Config) -> Recipe:
     name = config.recipe.get("name")
     if name not in RECIPES:
         raise ConfigError(f"recipe.name: no recipe is called {name!r}; {nearest(str(name), RECIPES)}")
+    if config.data.control is not None and name != "controlnet":
+        raise ConfigError(
+            f"data.control: read by the recipe controlnet alone, found recipe {name}; leave it out"
+        )
     return RECIPES[name](config)

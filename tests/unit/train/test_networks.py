@@ -85,3 +85,15 @@ def test_evaluating_gives_every_network_its_mode_back() -> None:
         assert not learning.training and not frozen.training
         raise RuntimeError
     assert learning.training and not frozen.training
+
+
+@pytest.mark.parametrize(("train", "learning"), [(True, ()), (False, ("previewer",))])
+def test_what_a_recipe_does_not_do_is_not_asked_for(
+    weights: str, train: bool, learning: tuple[str, ...]
+) -> None:
+    model = Model(NetworkSettings(weights=weights, train=train))
+    with pytest.raises(
+        ConfigError, match=r"model\.previewer\.train: found (true|false), but .*; leave it out"
+    ):
+        check_networks(model, learning)
+    check_networks(Model(NetworkSettings(weights=weights, train=not train)), learning)
