@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from inference.sizes import MAX_SIDE_PX
 from modules.schema import bounded
 
 
@@ -18,7 +19,7 @@ class LoRASettings:
 
     shorthand: ClassVar[str] = "weights"
     weights: str
-    weight: float = 1.0
+    weight: float = bounded(1.0)
     tokens: dict[str, str | None] = field(default_factory=dict)
 
 
@@ -35,7 +36,7 @@ class ControlSettings:
     weights: str
     image: str | None = None
     raw: bool = False
-    scale: float = 1.0
+    scale: float = bounded(1.0)
     start: float = bounded(0.0, 0, 1)
     end: float = bounded(1.0, 0, 1)
 
@@ -60,7 +61,7 @@ class ImagePromptSettings:
 
     weights: str | None = None
     images: tuple[str, ...] = ()
-    scale: float = 1.0
+    scale: float = bounded(1.0)
 
     def __post_init__(self) -> None:
         if self.images and self.weights is None:
@@ -76,10 +77,10 @@ class ImagePromptSettings:
 class Margins:
     """How far outpainting goes beyond each side of a picture, in its pixels."""
 
-    left_px: int = bounded(0, least=0)
-    top_px: int = bounded(0, least=0)
-    right_px: int = bounded(0, least=0)
-    bottom_px: int = bounded(0, least=0)
+    left_px: int = bounded(0, 0, MAX_SIDE_PX)
+    top_px: int = bounded(0, 0, MAX_SIDE_PX)
+    right_px: int = bounded(0, 0, MAX_SIDE_PX)
+    bottom_px: int = bounded(0, 0, MAX_SIDE_PX)
 
     def __bool__(self) -> bool:
         return any((self.left_px, self.top_px, self.right_px, self.bottom_px))

@@ -1,6 +1,7 @@
 """ControlNets: from a picture, by way of the filter that each was trained with, to maps for Stage C."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,12 @@ class ControlNets:
         self._filter(settings)
 
     def fingerprints(self, request: Request) -> dict[str, str]:
-        """Short checksums of the files, by setting."""
-        files = [self._path(settings) for settings in request.controls]
-        return {f"controls[{i}]": self.networks.fingerprint(file) for i, file in enumerate(files)}
+        """Short checksums of the files, by setting, and of the compressor, which filters may look through."""
+        files = {f"controls[{i}]": self._path(settings) for i, settings in enumerate(request.controls)}
+        if files:
+            with suppress(FileNotFoundError):
+                files["semantic_compressor"] = self.networks.path("semantic_compressor")
+        return {name: self.networks.fingerprint(file) for name, file in files.items()}
 
     def maps(self, batch: Sequence[Request], grid: tuple[int, int], source: Source | None) -> list[Controls]:
         """For each ControlNet of a batch of requests its maps [B, C, h, w], by block.

@@ -1,6 +1,7 @@
 """Plain data (YAML, command line, a picture's metadata) to dataclasses; every mistake is one clear line."""
 
 import difflib
+import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
@@ -16,7 +17,7 @@ class ConfigError(ValueError):
 
 
 def bounded(default: Any, least: float | None = None, most: float | None = None) -> Any:
-    """A dataclass field whose number must lie in [least, most]."""
+    """A dataclass field whose number must lie in [least, most]; in any case a finite one."""
     return field(default=default, metadata={"least": least, "most": most})
 
 
@@ -145,6 +146,8 @@ def _check_bounds(value: Any, limits: Mapping[str, Any], where: str) -> None:
     least, most = limits.get("least"), limits.get("most")
     if not isinstance(value, int | float):
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: expected a finite number, found {value}")
     if least is not None and value < least:
         raise ConfigError(f"{where}: expected at least {least}, found {value}")
     if most is not None and value > most:

@@ -6,6 +6,7 @@ python -m scripts.merge pipeline merged_prior --lora style.safetensors --part pr
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,12 +38,15 @@ class Weighted:
 
     @classmethod
     def parse(cls, text: str) -> "Weighted":
-        """PATH or PATH:WEIGHT, whose weight is a number; without one it is 1."""
-        path, colon, weight = text.rpartition(":")
+        """PATH or PATH:WEIGHT, whose weight is a finite number; without one it is 1."""
+        path, _, weight = text.rpartition(":")
         try:
-            return cls(Path(path), float(weight)) if colon else cls(Path(text), 1.0)
+            found = float(weight) if path else 1.0
         except ValueError:
             return cls(Path(text), 1.0)
+        if not math.isfinite(found):
+            raise argparse.ArgumentTypeError(f"expected a finite weight, found {text!r}")
+        return cls(Path(path or text), found)
 
 
 def blended(one: State, other: State, weight: float) -> dict[str, LazyTensor]:

@@ -33,7 +33,7 @@ def write_tensors(
     metadata: Mapping[str, str],
     on_bytes: Callable[[int], None] = lambda num_bytes: None,
 ) -> None:
-    """Write a safetensors file under a temporary name and rename it when it is whole.
+    """Write a safetensors file under a temporary name and rename it when it is whole; its folder is made.
 
     on_bytes: called after each tensor with its size. ValueError for a number format that the file format
     does not know.
@@ -41,6 +41,7 @@ def write_tensors(
     path = Path(path)
     # The widest numbers first, so that each tensor begins at a multiple of their width.
     names = sorted(state, key=lambda name: (-state[name].dtype.itemsize, name))
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:

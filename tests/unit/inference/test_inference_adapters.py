@@ -213,6 +213,15 @@ def test_different_adapters_are_batched_apart(cascade: Cascade, adapters: Path, 
     assert [len(batch) for batch in cascade.batches([*requests, requests[-1]], 4)] == [1, 1, 1, 2]
 
 
+def test_the_compressor_that_filters_may_look_through_is_among_the_facts(
+    cascade: Cascade, adapters: Path, photo: str
+) -> None:
+    fingerprints = cascade.stages.adapters.fingerprints
+    control = {"weights": str(adapters / "super_resolution"), "image": photo}
+    assert set(fingerprints(Request(controls=[control]))) == {"controls[0]", "semantic_compressor"}
+    assert not fingerprints(Request())
+
+
 def test_everything_together(
     cascade: Cascade, tiny_runs: Path, adapters: Path, everything: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -17,6 +17,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"loras": ["{tmp}/none"]}, r"loras\[0\]: .*/none"),
     ({"loras": [{"weight": 1.0}]}, r"loras\[0\]\.weights: missing"),
     ({"loras": [{"weights": "x", "wieght": 1.0}]}, r"loras\[0\]\.wieght: unknown key; did you mean 'weight'"),
+    ({"loras": [{"weights": "x", "weight": float("nan")}]}, r"loras\[0\]\.weight: expected a finite number"),
+    ({"image_prompt": {"scale": float("inf")}}, r"image_prompt\.scale: expected a finite number"),
     ({"loras": "{adapters}/lora_c"}, r"loras: expected a list of settings"),
     ({"loras": ["{adapters}/lora_c", "{adapters}/lora_c"]}, r"loras\[1\]: .*lora_c is in the list twice"),
     (
@@ -58,6 +60,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         {"controls": [{"weights": "{adapters}/canny", "start": 0.6, "end": 0.5}]},
         r"controls\[0\]\.end: expected more than",
+    ),
+    (
+        {"controls": [{"weights": "{adapters}/canny", "scale": float("nan")}]},
+        r"controls\[0\]\.scale: expected a finite number",
     ),
     (
         {"controls": [{"weights": "{adapters}/canny", "start": -1}]},
@@ -116,6 +122,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         {"task": "outpaint", "image": "{photo}", "margins": {"left_px": -1}},
         r"margins\.left_px: expected at least 0",
+    ),
+    (
+        {"task": "outpaint", "image": "{photo}", "margins": {"left_px": 10**9}},
+        r"margins\.left_px: expected at most 16384",
     ),
     ({"margins": {"left_px": 1}}, r"margins: the task text_to_image takes no margins"),
     ({"edge_px": -1}, r"edge_px: expected at least 0"),

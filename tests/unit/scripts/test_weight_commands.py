@@ -106,6 +106,12 @@ def test_an_official_lora_without_names_is_merged(files: dict[str, Path], tmp_pa
     assert_close(state(out), base.state_dict())
 
 
+def test_weights_of_merging_are_finite(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        merge.main([str(files["base"]), str(tmp_path / "x.safetensors"), "--lora", f"{files['lora']}:nan"])
+    assert "expected a finite weight" in capsys.readouterr().err
+
+
 def test_checkpoints_are_merged_by_weight(files: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "between.safetensors"
     assert merge.main([str(files["base"]), str(out), "--other", f"{files['other']}:0.25"]) == 0
@@ -173,7 +179,7 @@ def test_extraction_says_what_it_leaves_out(files: dict[str, Path], tmp_path: Pa
 
 @pytest.mark.parametrize("layout", ["kohya", "peft", "diffusers", "onetrainer_legacy", "official"])
 def test_loras_are_converted(layout: str, files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
-    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    there, back = tmp_path / "new" / "there.safetensors", tmp_path / "back.safetensors"
     assert convert_checkpoint.main([str(files["lora"]), str(there), "--to", layout]) == 0
     assert "a LoRA for stage_c" in capsys.readouterr().out
     assert convert_checkpoint.main([str(there), str(back), "--to", "comfyui"]) == 0
