@@ -213,7 +213,7 @@ def make_config(kind: type[PreTrainedConfig], keywords: Mapping[str, Any], name:
 def random_model(kind: type[Any], config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """A model with weights drawn from `seed`, leaving torch's own generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs' generators too
         return kind(config).eval()
 
 

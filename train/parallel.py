@@ -94,9 +94,7 @@ def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> 
                 unit.forward = recomputed(unit)  # type: ignore[method-assign]
         if world.size > 1 and config.mode == "fsdp":
             for module in (*units, network):
-                # Packed 4-bit weights are small, and flattened they could not be cut anyway.
-                whole = {p for p in module.parameters() if not p.is_floating_point()}
-                fully_shard(module, ignored_params=whole)
+                fully_shard(module)
 
 
 def recomputed(unit: nn.Module) -> Callable[..., Any]:
