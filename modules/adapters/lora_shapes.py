@@ -61,7 +61,7 @@ def keywords(factors: Factors, norms_of: str) -> dict[str, Any]:
 
 def entries(factors: Factors) -> dict[str, Tensor]:
     """The state of that layer."""
-    rank = factors.down.new_tensor(factors.down.shape[0])
+    rank = torch.tensor(float(factors.down.shape[0]))  # in float32: bf16 lacks numbers from 257 on
     state = {
         "lora_down.weight": factors.down,
         "lora_up.weight": factors.up,

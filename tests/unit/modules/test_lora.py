@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from modules.adapters.layers import adaptable_layers
 from modules.adapters.lora import LoRA
 from modules.adapters.lora_layer import norms
-from modules.adapters.lora_state import LoRAState
+from modules.adapters.lora_state import Factors, LoRAState
 from modules.adapters.low_rank import leading_values
 from modules.adapters.magnitudes import with_original_norms
 from modules.blocks import PackedLinear
@@ -315,6 +315,14 @@ def test_a_state_that_does_not_fit_is_refused(make: Any) -> None:
         LoRA.from_state(state, network)
     with pytest.raises(ValueError, match="changes no layer of the text encoder"):
         LoRA.from_state(LoRAState(), network, part="text_encoder")
+
+
+def test_a_missing_alpha_is_the_rank_also_where_the_factors_number_format_lacks_it() -> None:
+    network = nn.Sequential(nn.Linear(600, 600))
+    state = LoRAState()
+    factors = torch.zeros(257, 600, dtype=torch.bfloat16)
+    state.parts["unet"]["0"] = Factors(factors, factors.t().contiguous())
+    assert float(LoRA.from_state(state, network).layers["0"].scale) == 1.0
 
 
 def test_a_text_encoder_can_have_one() -> None:
