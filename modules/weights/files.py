@@ -87,7 +87,10 @@ def read_tensors(
 ) -> dict[str, Tensor]:
     """A file's tensors on `device`; dtype converts the floating ones. Errors as in `read_header`."""
     with opened(path, device) as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        try:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path}: holds tensors that cannot be read ({error})") from error
     return {key: t.to(dtype) if t.is_floating_point() else t for key, t in tensors.items()}
 
 

@@ -12,7 +12,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import modules
-from modules.weights import contents, describe, find_weights, load_network, read_header, save_network
+from modules.weights import (
+    contents,
+    describe,
+    find_weights,
+    load_network,
+    read_header,
+    read_tensors,
+    save_network,
+)
 from modules.weights.components import write_component
 from modules.weights.lazy import LazyTensor, lazy_state
 from modules.weights.parts import Part
@@ -116,6 +124,10 @@ def test_number_formats_that_torch_lacks(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(8))
     with pytest.raises(ValueError, match="x.safetensors: a: tensors of C64 cannot be read"):
         open_source(tmp_path / "x.safetensors")
+    head = json.dumps({"a": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(3))
+    with pytest.raises(ValueError, match="x.safetensors: holds tensors that cannot be read"):
+        read_tensors(tmp_path / "x.safetensors")
 
 
 def test_a_text_encoder_without_projection_is_said(tmp_path: Path) -> None:
