@@ -26,8 +26,8 @@ class Faces(NamedTuple):
 
 def check_face_finder(weights: str) -> None:
     """Raise, in one line, ValueError without the library, FileNotFoundError without its weights."""
-    if not list(Path(weights).glob("*.onnx")):
-        raise FileNotFoundError(f"{weights}: no .onnx files of a face finder; {HOW_TO_GET}")
+    if not weights or not list(Path(weights).glob("*.onnx")):
+        raise FileNotFoundError(f"identity filter: weights: no .onnx files in {weights!r}; {HOW_TO_GET}")
     load_library()
 
 

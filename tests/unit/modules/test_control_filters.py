@@ -205,7 +205,9 @@ def test_saliency_chooses_what_is_painted_over(tmp_path: Path) -> None:
 
 
 def test_identity_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no .onnx files of a face finder; pip install insightface"):
+    with pytest.raises(
+        FileNotFoundError, match=r"identity filter: weights: no .onnx files in .*; pip install insightface"
+    ):
         build_filter({"name": "identity", "weights": str(tmp_path)})
     (tmp_path / "det.onnx").write_bytes(b"")
     try:
