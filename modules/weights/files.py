@@ -76,12 +76,6 @@ def read_index(path: Path) -> dict[str, str]:
     return files
 
 
-def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a file's tensors, without reading them."""
-    with opened(path) as file:
-        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-
-
 def read_tensors(
     path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:

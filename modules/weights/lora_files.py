@@ -94,10 +94,9 @@ def read_all(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Floating numbers of 8 bits, with which nothing can be computed, as bf16, which holds each of them exactly.
     """
-    if file.suffix in ENDINGS:
-        tensors, metadata = read_pickled(file), {}
-    else:
-        tensors, metadata = read_tensors(file), opened(file).metadata() or {}
+    is_pickled = file.suffix in ENDINGS
+    tensors = read_pickled(file) if is_pickled else read_tensors(file)
+    metadata = {} if is_pickled else opened(file).metadata() or {}
     short = [key for key, tensor in tensors.items() if tensor.is_floating_point() and tensor.itemsize == 1]
     return tensors | {key: tensors[key].bfloat16() for key in short}, metadata
 
