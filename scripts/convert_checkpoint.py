@@ -23,6 +23,7 @@ from modules.weights.folders import tokenizer_folder
 from modules.weights.lora_files import OFFICIAL, read_lora, write_lora
 from modules.weights.lora_layouts import LAYOUTS
 from modules.weights.parts import Part
+from modules.weights.pipelines import other_diffusion
 from modules.weights.writers import WRITERS, Settings
 from scripts.weights import DTYPES, described, holds_lora, in_format, meta_network, run_command, size_of
 
@@ -41,6 +42,8 @@ def convert_networks(options: argparse.Namespace) -> None:
     with progress_bar("writing", total) as advance:
         written = convert(parts, options.out, settings, advance)
     print(f"written: {options.out} ({size_of(options.out)}): {', '.join(written)}, as {options.to}")
+    for problem in filter(None, map(other_diffusion, parts.values())):
+        print(f"beware:  {problem}")
     if left_out := [name for name in parts if name not in written]:
         print(f"left out, having no place there: {', '.join(left_out)}")
 

@@ -99,16 +99,22 @@ def write_pipeline(
     write_json(folder / "model_index.json", index | size_settings(kind, parts))
 
 
-def check_sampling(part: Part) -> None:
-    """Raise ValueError for a network of another diffusion than the one that diffusers samples."""
+def other_diffusion(part: Part) -> str | None:
+    """What of a network's diffusion is not what diffusers and ComfyUI sample, in words; None: nothing."""
     diffusion = part.facts.get("gdf", {})
     for key, expected in SAMPLED.items():
         found = diffusion.get(key, {}).get("name", expected)
         if found != expected:
-            raise ValueError(
-                f"{part.name}: trained with {found}; diffusers' pipelines sample {expected} only "
-                "(its network alone can be written)"
+            return (
+                f"{part.name}: trained with {found}; diffusers' pipelines and ComfyUI sample {expected} only"
             )
+    return None
+
+
+def check_sampling(part: Part) -> None:
+    """Raise ValueError for a network of another diffusion than the one that diffusers samples."""
+    if problem := other_diffusion(part):
+        raise ValueError(f"{problem} (its network alone can be written)")
 
 
 def head(kind: str) -> dict[str, Any]:

@@ -237,9 +237,7 @@ def test_everything_survives_the_way_through_a_pipeline(
 def test_another_diffusion_is_refused(networks: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     parts = chosen(gather(networks[0]), ["prior"])
     parts["stage_c"].facts["gdf"] = {**gdf.RELEASED_SPEC, "target": {"name": "VTarget"}}
-    with pytest.raises(
-        ValueError, match="stage_c: trained with VTarget; diffusers' pipelines sample Epsilon"
-    ):
+    with pytest.raises(ValueError, match="stage_c: trained with VTarget; diffusers' pipelines and ComfyUI"):
         convert(parts, tmp_path / "prior", Settings("diffusers"))
     with pytest.raises(ValueError, match="also needs text_encoder"):
         convert(

@@ -303,3 +303,14 @@ def test_filters_tell_which_layers_an_official_lora_has(files: dict[str, Path], 
             convert_checkpoint.main([arguments[0], str(out), *arguments[1:], "--filters", *words]) == status
         )
     assert read_lora(tmp_path / "0.safetensors").parts["unet"].keys() == state.parts["unet"].keys()
+
+
+def test_a_network_that_other_tools_cannot_sample_is_said_to_be_one(
+    files: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    base = load_network(files["base"], "stage_c")
+    save_network(tmp_path / "v.safetensors", base, "stage_c", {"gdf": {"target": {"name": "VTarget"}}})
+    for source, words in ((files["base"], False), (tmp_path / "v.safetensors", True)):
+        out = tmp_path / f"{source.stem}_comfyui.safetensors"
+        assert convert_checkpoint.main([str(source), str(out), "--to", "comfyui"]) == 0
+        assert ("VTarget; diffusers' pipelines and ComfyUI sample" in capsys.readouterr().out) == words
