@@ -93,6 +93,7 @@ def torchrun(*arguments: object) -> None:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONFAULTHANDLER": "1",  # a rank that aborts says where it was
     }
     done = subprocess.run(
         [*launcher, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=600
