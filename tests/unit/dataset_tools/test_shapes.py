@@ -114,7 +114,8 @@ def test_command_draws_a_new_object_which_its_captions_call_by_a_token(tmp_path:
     assert len(samples) == 8
     for sample in samples:
         assert sample.facts["shape"] == "pillar"
-        assert sample.caption.startswith(f"a {sample.facts['size']} {sample.facts['colour']} [pillar] in the ")
+        size, colour = sample.facts["size"], sample.facts["colour"]
+        assert sample.caption.startswith(f"a {size} {colour} [pillar] in the ")
     assert main(["shapes", str(out), "--held-out", "5", "--train", "8"]) == 0  # another data set
     assert "[pillar]" not in read_all(out / "train")[0].caption
 
