@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 import modules
 from train.config import ParallelConfig
-from train.parallel import World, prepare
+from train.parallel.preparation import prepare
+from train.parallel.world import World
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "model"
 FROZEN_BYTES = 2  # of a parameter, bfloat16

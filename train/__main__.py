@@ -25,10 +25,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modules.overrides import with_escaped_keys
+from modules.processes import place
 from modules.schema import ConfigError, nearest
 from train.config import config_from_plain
 from train.loop import DivergedError, train
-from train.parallel import join, place
+from train.parallel.world import join, leave
 from train.recipes import make_recipe
 from train.session import make_session
 
@@ -149,4 +150,4 @@ def say(problem: object, status: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train import ranks
 from train.losses import (
     adaptive_weight,
     conv1x1_weight_gradient,
     hinge_discriminator_loss,
     hinge_generator_loss,
 )
+from train.parallel import ranks
 from train.recipe import Metrics
 
 LEAST_WEIGHT = 1e-6  # never 0: the adversary's pull is measured through its weight

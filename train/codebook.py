@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from train import ranks
-from train.parallel import assign, full, gather
+from train.parallel import ranks
+from train.parallel.ranks import gather
+from train.parallel.shards import assign, full
 from train.rng import StepRng, mixed_seed
 
 CANDIDATES_PER_PICTURE = 64

@@ -70,7 +70,7 @@ class OptimConfig:
 class ParallelConfig:
     """How several processes share the work, and what is traded for memory or speed."""
 
-    mode: Literal["none", "ddp", "fsdp"] = "ddp"  # with a single process all are the same
+    mode: Literal["single", "ddp", "fsdp", "hsdp"] = "ddp"  # with a single process all are the same
     compile: bool = False  # torch.compile, block by block
     activation_checkpointing: bool = False  # recompute the blocks in the backward pass
 

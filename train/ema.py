@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from train.config import EmaConfig
-from train.parallel import local, reshard
+from train.parallel.shards import local, reshard
 
 
 def decay_after(passed: int, config: EmaConfig) -> float:

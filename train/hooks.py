@@ -15,7 +15,8 @@ from train.checkpoint import Checkpoints, link
 from train.config import RunConfig
 from train.ema import Ema
 from train.metrics import Means
-from train.parallel import World, reshard
+from train.parallel.shards import reshard
+from train.parallel.world import World
 from train.progress import Progress
 from train.recipe import Metrics, Recipe
 from train.rng import seed_global, step_rng

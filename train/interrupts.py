@@ -7,7 +7,7 @@ from types import FrameType
 
 import torch
 
-from train import ranks
+from train.parallel import ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

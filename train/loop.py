@@ -13,7 +13,7 @@ from train.feed import Feed, feeds
 from train.hooks import StepDone
 from train.interrupts import stop_requests
 from train.optim import learning_rate
-from train.parallel import join
+from train.parallel.world import join
 from train.player import Player, Update, only
 from train.recipe import Metrics, Recipe
 from train.recipes import make_recipe

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from train.parallel import gather
+from train.parallel.ranks import gather
 
 
 class Means:

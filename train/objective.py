@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import gdf
-from train import ranks
 from train.losses import diffusion_loss
+from train.parallel import ranks
 from train.rng import StepRng
 
 # Edges of the log-SNR intervals over which the loss is reported, and the middles that name them.

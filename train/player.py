@@ -8,11 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from train import ranks
-from train.averaging import GradientAverager
 from train.config import OptimConfig
 from train.optim import make_optimizer, set_learning_rate
-from train.parallel import World, gradient_norm, is_sharded, local, sync_gradients
+from train.parallel import ranks
+from train.parallel.averaging import GradientAverager
+from train.parallel.shards import gradient_norm, is_sharded, local, sync_gradients
+from train.parallel.world import World
 
 
 class Update(NamedTuple):

@@ -16,7 +16,8 @@ from train.config import Config
 from train.ema import Ema
 from train.feed import placed
 from train.hooks import Hook, Profile, Report, Save, Sheets
-from train.parallel import World, prepare
+from train.parallel.preparation import prepare
+from train.parallel.world import World
 from train.player import Player
 from train.progress import Progress
 from train.recipe import Recipe
@@ -88,9 +89,9 @@ def make_session(config: Config, recipe: Recipe, world: World) -> Session:
 
 def check_together(config: Config, recipe: Recipe, world: World) -> None:
     """What the settings alone cannot tell."""
-    if world.size > 1 and config.parallel.mode == "none":
+    if world.size > 1 and config.parallel.mode == "single":
         raise ConfigError(
-            f"parallel.mode: none, but {world.size} processes were started; use parallel=ddp or parallel=fsdp"
+            f"parallel.mode: single, but {world.size} processes were started; use parallel=ddp, fsdp or hsdp"
         )
     for player in config.optim.players:
         if player not in recipe.players:

@@ -23,7 +23,9 @@ from modules.network import Network
 from modules.weights import read_tensors, save_network
 from train.checkpoint import CheckpointError, verify
 from train.ema import Ema
-from train.parallel import World, assign, full, gather, like, reshard
+from train.parallel.ranks import gather
+from train.parallel.shards import assign, full, like, reshard
+from train.parallel.world import World
 from train.player import Player
 from train.recipe import Recipe
 

@@ -95,7 +95,7 @@ class ColourRecipe:
         return {"original": images, "guess": guess.clamp(0, 1)}
 
     def after_step(self, step: int) -> None:
-        from train import ranks
+        from train.parallel import ranks
 
         mean = ranks.mean(torch.stack(self.pending).mean())
         self.scale = 0.9 * self.scale + 0.1 * float(1 / (1 + mean))

@@ -6,9 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from train.averaging import GradientAverager
-from train.batchnorm import synchronise_batchnorm
-from train.parallel import join
+from train.parallel.averaging import GradientAverager
+from train.parallel.batchnorm import synchronise_batchnorm
+from train.parallel.world import join, leave
 
 SIZES = (3, 5)  # of the two ranks' batches
 
@@ -68,3 +68,4 @@ if __name__ == "__main__":
     world = join("cpu")
     check_batchnorm(world.rank)
     check_averaging(world.rank)
+    leave(0)

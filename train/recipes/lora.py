@@ -12,10 +12,11 @@ from dataset_tools.stream import Stream
 from modules.adapters.four_bit import quantise
 from modules.adapters.lora import LoRA
 from modules.adapters.tokens import TrainedTokens
+from modules.processes import place
 from modules.schema import bounded, from_plain
 from train.config import Config
 from train.feed import placed
-from train.parallel import gather, place
+from train.parallel.ranks import gather
 from train.recipe import Metrics
 from train.recipes.wrapper import Wrapper
 from train.rng import StepRng

@@ -22,7 +22,7 @@ from train.conditioning import chance
 from train.config import Config
 from train.losses import pixel_loss
 from train.networks import check_networks, evaluating, freeze_batchnorm, learning_network
-from train.parallel import whole_weights
+from train.parallel.shards import whole_weights
 from train.perceptual import PerceptualDistance
 from train.pictures import pictures
 from train.recipe import Metrics

@@ -4,12 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from modules.processes import Place, place
 from modules.schema import ConfigError
-from train import parallel
-from train.averaging import split
-from train.batchnorm import SynchronisedBatchNorm2d, synchronise_batchnorm
 from train.config import ParallelConfig
-from train.parallel import Place, World, gradient_norm, join, place, prepare
+from train.parallel.averaging import split
+from train.parallel.batchnorm import SynchronisedBatchNorm2d, synchronise_batchnorm
+from train.parallel.preparation import prepare
+from train.parallel.ranks import gather
+from train.parallel.shards import assign, full, gradient_norm, local
+from train.parallel.world import World, join
 
 SLURM = {
     "SLURM_PROCID": "3",
@@ -149,9 +152,9 @@ def test_the_gradient_norm_is_that_of_all_gradients_together() -> None:
 
 def test_whole_tensors_of_a_single_process_are_themselves() -> None:
     tensor = torch.randn(3)
-    assert parallel.full(tensor) is tensor and parallel.local(tensor) is tensor
-    parallel.assign(tensor, torch.ones(3))
-    assert torch.equal(tensor, torch.ones(3)) and parallel.gather("x") == ["x"]
+    assert full(tensor) is tensor and local(tensor) is tensor
+    assign(tensor, torch.ones(3))
+    assert torch.equal(tensor, torch.ones(3)) and gather("x") == ["x"]
 
 
 def test_buckets_hold_consecutive_parameters_of_one_type() -> None:

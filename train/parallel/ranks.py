@@ -1,4 +1,6 @@
-"""Sums and means over the processes of a run; with one process, nothing is sent."""
+"""Sums and means over the processes of a run, and values of all; with one process, nothing is sent."""
+
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
@@ -15,3 +17,12 @@ def total(values: Tensor) -> Tensor:
 def mean(values: Tensor) -> Tensor:
     """The element-wise mean over all ranks, the same on all of them; `values` stays as it is."""
     return total(values) / (dist.get_world_size() if dist.is_initialized() else 1)
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's value (plain data or CPU tensors), in the order of ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
