@@ -38,6 +38,11 @@ def compress(compressor: SemanticCompressor, images: Tensor, grid: Sequence[int]
     return compressor(normalise_images(resized(images, height, width))).float()
 
 
+def compress_shrunk(compressor: SemanticCompressor, images: Tensor, scale: float) -> Tensor:
+    """Compressor latents [B, c, h, w], float32, of pictures [B, 3, H, W] in [0, 1], shrunk by `scale`."""
+    return compress(compressor, images, compressor_grid(images.shape[2:], scale, compressor.factor))
+
+
 def stage_c_inputs(text: TextFeatures, image_embeds: Tensor | None, c_clip_img: int) -> dict[str, Tensor]:
     """Keywords of StageC: text [B, ...] and image embeddings [B, S, c_clip_img], zeros when there are none.
 

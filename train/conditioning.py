@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 import gdf
-from modules import SemanticCompressor
-from modules.conditions import compress, compressor_grid
 from train.rng import StepRng
 
 
@@ -42,8 +40,3 @@ def keep_rows(condition: Tensor, probability: float, rng: StepRng) -> Tensor:
 def random_scale(low: float, high: float, rng: StepRng) -> float:
     """A factor between low and high, the same for all pictures of the step: they share one tensor."""
     return low + (high - low) * torch.rand((), generator=rng.shared).item()
-
-
-def compress_shrunk(compressor: SemanticCompressor, images: Tensor, scale: float) -> Tensor:
-    """Compressor latents [B, c, h, w], float32, of pictures [B, 3, H, W] in [0, 1], shrunk by `scale`."""
-    return compress(compressor, images, compressor_grid(images.shape[2:], scale, compressor.factor))

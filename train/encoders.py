@@ -1,40 +1,16 @@
 """The text and image encoders of a run: they never learn, and tell what captions and pictures are about."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from modules.conditions import TextFeatures
 from modules.encoders import ImageEncoder, TextEncoder
+from modules.settings import ImageEncoderSettings, TextEncoderSettings
 from train.conditioning import chance
 from train.networks import frozen
 from train.rng import StepRng
-
-
-@dataclass
-class ImageEncoderSettings:
-    """A CLIP encoder. source: hub name or local folder; or config (with seed): of a small random one."""
-
-    source: str | None = None
-    config: dict[str, Any] | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.source is None) == (self.config is None):
-            raise ValueError(
-                "set either source (hub name or local folder) or config (a small random encoder)"
-            )
-
-
-@dataclass
-class TextEncoderSettings(ImageEncoderSettings):
-    """words: each one token to a random encoder's tokenizer; max_length: most tokens of a caption."""
-
-    words: list[str] = field(default_factory=list)
-    max_length: int = 77
 
 
 class Encoders:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -10,23 +9,10 @@ from torch import nn
 
 import modules
 from modules.schema import ConfigError
+from modules.settings import NetworkSettings
 from modules.weights import load_network
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-@dataclass
-class NetworkSettings:
-    """One network. config: constructor keywords; with weights, those that differ from what the file says.
-
-    weights: a file, a run's folder or a folder of runs. train: whether it learns, where a recipe leaves the
-    choice. allow_random: let a network that does not learn do without weights (for tests).
-    """
-
-    config: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    train: bool | None = None
-    allow_random: bool = False
 
 
 def check_networks(model: Any, learning: Sequence[str]) -> None:

@@ -11,11 +11,12 @@ from dataset_tools.batches import Batch
 from modules.adapters.controlnet import ControlNet, check_fits
 from modules.adapters.filters import ControlFilter, build_filter
 from modules.schema import ConfigError, bounded, from_plain
+from modules.settings import NetworkSettings
 from modules.unet import UNet
 from modules.weights import describe, load_network
 from train.conditioning import keep_rows
 from train.config import Config
-from train.networks import NetworkSettings, check_networks, evaluating, learning_network
+from train.networks import check_networks, evaluating, learning_network
 from train.pictures import control_pictures, false_colours, pictures
 from train.recipes.diffusion import Extra
 from train.recipes.stage_c import StageCRecipe

@@ -10,9 +10,10 @@ from dataset_tools.batches import Batch
 from modules.adapters.ip_adapter import IPAdapter, attention_channels
 from modules.network import Network
 from modules.schema import ConfigError, bounded, from_plain
+from modules.settings import NetworkSettings
 from train.conditioning import keep_rows
 from train.config import Config
-from train.networks import NetworkSettings, check_networks, evaluating, learning_network
+from train.networks import check_networks, evaluating, learning_network
 from train.pictures import pictures
 from train.recipes.diffusion import Extra
 from train.recipes.wrapper import Wrapper

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
 from modules import Previewer, SemanticCompressor
+from modules.conditions import compress_shrunk
 from modules.metrics import psnr
 from modules.pictures import resized
 from modules.schema import from_plain
-from train.conditioning import compress_shrunk
 from train.config import Config
 from train.losses import pixel_loss
 from train.networks import (

@@ -5,8 +5,7 @@ from typing import Literal
 
 from gdf import RELEASED_SAMPLING, SamplingSettings
 from modules.schema import bounded
-from train.encoders import ImageEncoderSettings, TextEncoderSettings
-from train.networks import NetworkSettings
+from modules.settings import ImageEncoderSettings, NetworkSettings, TextEncoderSettings
 
 
 @dataclass

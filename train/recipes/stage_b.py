@@ -14,9 +14,9 @@ from torch import Tensor, nn
 import gdf
 from dataset_tools.batches import Batch
 from modules import SemanticCompressor, StageA, StageB
-from modules.conditions import stage_b_inputs
+from modules.conditions import compress_shrunk, stage_b_inputs
 from modules.schema import from_plain
-from train.conditioning import add_noise, compress_shrunk, drop_captions, keep_rows, random_scale
+from train.conditioning import add_noise, drop_captions, keep_rows, random_scale
 from train.config import Config
 from train.encoders import Encoders
 from train.networks import (

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
 from modules import SemanticCompressor, StageC
-from modules.conditions import TextFeatures, stage_c_inputs
+from modules.conditions import TextFeatures, compress_shrunk, stage_c_inputs
 from modules.schema import from_plain
-from train.conditioning import compress_shrunk, drop_captions
+from train.conditioning import drop_captions
 from train.config import Config
 from train.encoders import Encoders
 from train.networks import (

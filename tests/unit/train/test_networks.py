@@ -8,9 +8,9 @@ import torch
 
 import modules
 from modules.schema import ConfigError
+from modules.settings import NetworkSettings
 from modules.weights import save_network
 from train.networks import (
-    NetworkSettings,
     check_networks,
     evaluating,
     frozen_network,

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from modules.schema import ConfigError, from_plain
-from train.encoders import Encoders, ImageEncoderSettings, TextEncoderSettings
+from modules.settings import ImageEncoderSettings, TextEncoderSettings
+from train.encoders import Encoders
 from train.rng import step_rng
 
 SMALL = {
