@@ -117,8 +117,8 @@ class UNet(Network):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format of the weights, in which the network computes."""
-        return self.embedding.get_parameter("1.weight").dtype
+        """The number format in which the network computes, but for products under autocast."""
+        return self.embedding.get_parameter("1.bias").dtype  # weights may be gathered in that of the products
 
     def embed(self, x: Tensor) -> Tensor:
         """Latents [B, c_in, H, W] -> features [B, C, H / patch_size, W / patch_size], rounded up."""

@@ -71,6 +71,8 @@ class ParallelConfig:
     """How several processes share the work, and what is traded for memory or speed."""
 
     mode: Literal["single", "ddp", "fsdp", "hsdp"] = "ddp"  # with a single process all are the same
+    shard_size: int | None = bounded(None, least=1)  # hsdp: processes that share one copy; null: a machine's
+    shard_frozen: bool = False  # fsdp, hsdp: share out also the networks that only help (encoders, Stage A)
     compile: bool = False  # torch.compile, block by block
     activation_checkpointing: bool = False  # recompute the blocks in the backward pass
 
@@ -128,6 +130,7 @@ def check(config: Config) -> None:
             f"run.keep_every: expected a multiple of run.save_every ({run.save_every}),"
             f" found {run.keep_every}"
         )
+    _check_parallel(config.parallel)
     for name in (None, *optim.players):
         _check_optim(optim.of(name) if name else optim, config)
     for name, entry in config.model.items():
@@ -147,6 +150,19 @@ def check_exists(path: str, where: str) -> None:
     raise FileNotFoundError(f"{where}: no file or folder '{path}'; in {existing}: {nearest(missing, beside)}")
 
 
+def _check_parallel(parallel: ParallelConfig) -> None:
+    if parallel.shard_size is not None and parallel.mode != "hsdp":
+        raise ConfigError(
+            f"parallel.shard_size: found {parallel.shard_size}, which parallel={parallel.mode} does not read;"
+            " leave it out, or use parallel=hsdp"
+        )
+    if parallel.shard_frozen and parallel.mode not in ("fsdp", "hsdp"):
+        raise ConfigError(
+            f"parallel.shard_frozen: found true, but parallel={parallel.mode} shares out no weights;"
+            " leave it out, or use parallel=fsdp or hsdp"
+        )
+
+
 def _check_optim(optim: OptimConfig, config: Config) -> None:
     if optim.schedule == "cosine" and optim.warmup_steps >= config.run.num_steps:
         raise ConfigError(
@@ -154,9 +170,10 @@ def _check_optim(optim: OptimConfig, config: Config) -> None:
             f" schedule cosine, found {optim.warmup_steps}"
         )
     if optim.name == "adamw8bit":
-        if config.parallel.mode == "fsdp":
+        if config.parallel.mode in ("fsdp", "hsdp"):
             raise ConfigError(
-                "optim.name: adamw8bit cannot work on the shards of parallel=fsdp; use adamw or ddp"
+                f"optim.name: adamw8bit cannot work on the shards of parallel={config.parallel.mode};"
+                " use adamw or ddp"
             )
         if importlib.util.find_spec("bitsandbytes") is None:
             raise ConfigError(

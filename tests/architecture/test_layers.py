@@ -69,6 +69,21 @@ def test_imports_only_what_its_room_may(path: Path) -> None:
             assert allowed, f"{place} imports {name}: belongs to {', '.join(OWNERS[top])}"
 
 
+def test_only_the_parallel_part_and_checkpoints_talk_to_other_ranks() -> None:
+    allowed = ("train/parallel/", "train/checkpoint")
+    for path in sources():
+        place = str(path.relative_to(ROOT))
+        talks = any(name.startswith("torch.distributed") for name in imported(path))
+        assert not talks or place.startswith(allowed), f"{place} imports torch.distributed"
+
+
+def imported(path: Path) -> set[str]:
+    """As `imports`, and the full names of what is imported from modules."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    return imports(path) | {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
+
+
 def test_gdf_needs_only_torch() -> None:
     import sys
 

@@ -7,20 +7,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from train.config import ParallelConfig
 from train.parallel.batchnorm import statistics_kept, synchronise_batchnorm
+from train.parallel.fsdp import share_out
+from train.parallel.mesh import make_mesh
 from train.parallel.world import World
 
 
-def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> None:
+def prepare(networks: list[nn.Module], config: ParallelConfig, world: World, precision: str = "fp32") -> None:
     """Make networks ready for several processes, in place: names and references stay valid.
 
     Some may be frozen, or hold layers that learn among frozen ones. Each needs `shard_units()`, the blocks
     that are compiled, recomputed and sharded one by one.
     """
+    mesh = make_mesh(config, world) if world.size > 1 and config.mode in ("fsdp", "hsdp") else None
     for network in networks:
         if world.size > 1:
             synchronise_batchnorm(network)
@@ -32,9 +34,8 @@ def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> 
                 unit.forward = torch.compile(unit.forward)  # type: ignore[method-assign]
             if config.activation_checkpointing:
                 unit.forward = recomputed(unit)  # type: ignore[method-assign]
-        if world.size > 1 and config.mode == "fsdp":
-            for module in (*units, network):
-                fully_shard(module)
+        if mesh is not None:
+            share_out(network, units, mesh, precision)
 
 
 def recomputed(unit: nn.Module) -> Callable[..., Any]:
