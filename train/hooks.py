@@ -14,7 +14,6 @@ from dataset_tools.batches import Batch
 from train.checkpoint import Checkpoints, link
 from train.config import RunConfig
 from train.ema import Ema
-from train.metrics import Means
 from train.parallel.shards import reshard
 from train.parallel.world import World
 from train.progress import Progress
@@ -36,6 +35,7 @@ class StepDone(NamedTuple):
     seconds: float  # the step took, waiting for data included
     waiting_seconds: float  # for data
     is_last: bool  # nothing comes after it, be it that all is done or that the run was asked to end
+    is_complete: bool  # all is done
 
     @property
     def step(self) -> int:
@@ -49,16 +49,17 @@ Hook = Callable[[StepDone], None]
 class Report:
     """Means of the metrics since the last report, to the trackers and the progress line."""
 
-    def __init__(self, every: int, world: World, trackers: Trackers, progress: Progress) -> None:
-        self.every, self.world, self.trackers, self.progress = every, world, trackers, progress
-        self.means = Means()
+    def __init__(self, every: int, state: TrainingState, trackers: Trackers, progress: Progress) -> None:
+        self.every, self.trackers, self.progress = every, trackers, progress
+        self.means, self.world = state.means, state.world
         self.steps: list[StepDone] = []  # since the last report
 
     def __call__(self, done: StepDone) -> None:
         for metrics in done.metrics:
             self.means.add(metrics)
         self.steps.append(done)
-        if done.step % self.every == 0 or done.is_last:
+        # Not where the run is only interrupted: it would leave a row that an uninterrupted run has not.
+        if done.step % self.every == 0 or done.is_complete:
             values = {**self.means.result(), **self._speed()}
             values |= {"samples": done.counters.samples, "skipped_steps": done.counters.skipped_steps}
             self.steps.clear()
@@ -91,7 +92,7 @@ class Sheets:
         self.autocast, self.world, self.trackers = autocast, world, trackers
 
     def __call__(self, done: StepDone) -> None:
-        if done.step % self.run.sample_every == 0 or done.step == self.run.num_steps:
+        if done.step % self.run.sample_every == 0 or done.is_complete:
             page = self.draw()  # on all ranks: sharded weights need them all
             if self.world.is_first:
                 path = Path(self.run.dir) / "samples" / f"step_{done.step:08d}.png"

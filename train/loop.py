@@ -50,22 +50,24 @@ def train(session: Session) -> Summary:
     """Take the steps that are left, or as many as there is time for."""
     run, state, world = session.config.run, session.state, session.world
     counters, began = state.counters, time.monotonic()
-    loss, interrupted = math.nan, False
+    loss, interrupted, is_last = math.nan, False, False
     with session.noted() as facts, stop_requests() as stop:
-        supply = feeds(state.stream, run.num_accum, world.device, run.channels_last, run.repeat_batch)
-        while counters.step < run.num_steps and not interrupted:
+        supply = feeds(state.stream, run.num_accum, world, run.channels_last, run.repeat_batch)
+        while counters.step < run.num_steps and not is_last:
             started = time.monotonic()
-            feed = next(supply)
+            feed = next(supply, None)
+            if feed is None:  # all epochs were done before this start
+                break
             metrics: list[Metrics] = []
             updates = [update(session, player, feed, metrics) for player in state.players]
             state.recipe.after_step(counters.step)
-            num_pictures = feed.num_pictures * world.size
-            counters.count(num_pictures, all(each.is_finite for each in updates))
+            counters.count(feed.num_pictures, all(each.is_finite for each in updates))
             check_finite(session, updates)
             loss, interrupted = updates[0].loss, stop.of_any(world.size)
-            is_last = interrupted or counters.step == run.num_steps
+            is_complete = feed.is_last or counters.step == run.num_steps
+            is_last = interrupted or is_complete
             seconds = time.monotonic() - started
-            done = StepDone(counters, metrics, num_pictures, seconds, feed.seconds, is_last)
+            done = StepDone(counters, metrics, feed.num_pictures, seconds, feed.seconds, is_last, is_complete)
             for hook in session.hooks:
                 hook(done)
         summary = Summary(counters.step, loss, counters.skipped_steps, interrupted, time.monotonic() - began)
@@ -89,7 +91,7 @@ def update(session: Session, player: Player, feed: Feed, metrics: list[Metrics])
 
     rate = learning_rate(player.config, step, run.num_steps)
     with only(player, state.players):
-        done = player.update(losses(), run.num_accum, rate, run.clip_norm)
+        done = player.update(losses(), len(feed.batches), rate, run.clip_norm)
     if state.ema and player is state.players[0]:
         state.ema.update(step + 1)
     report({"loss": done.loss, "gradient_norm": done.gradient_norm, "learning_rate": rate})
@@ -98,12 +100,13 @@ def update(session: Session, player: Player, feed: Feed, metrics: list[Metrics])
 
 def micro_loss(session: Session, player: Player, batch: Batch, index: int) -> tuple[Tensor, Metrics]:
     """The player's loss on micro-batch `index`, with the chance of its place in the global batch."""
-    seed, world, count = session.config.run.seed, session.world, len(batch["captions"])
-    step = session.state.counters.step
+    seed, world, step = session.config.run.seed, session.world, session.state.counters.step
     seed_global(seed, step, world.rank, index)
-    first = (index * world.size + world.rank) * count
+    first = (index * world.size + world.rank) * session.config.data.batch_size  # a batch may be shorter
     with session.autocast():
-        return session.state.recipe.loss(player.name, batch, step_rng(seed, step, first, count))
+        rng = step_rng(seed, step, first, len(batch["captions"]))
+        loss, metrics = session.state.recipe.loss(player.name, batch, rng)
+    return (loss * batch["share"] if "share" in batch else loss), metrics
 
 
 def check_finite(session: Session, updates: list[Update]) -> None:

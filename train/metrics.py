@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,11 +34,30 @@ class Means:
         self._values.clear()
         return {name: total / count for name, (total, count) in sums.items() if count}
 
+    def state_dict(self) -> dict[str, list[float]]:
+        """What this rank has collected since the last result, as plain numbers."""
+        return {name: _finite(values) for name, values in self._values.items()}
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Sequence[float]]], rank: int, size: int) -> None:
+        """Take back this rank's of all ranks' states; if there were more or fewer, the first takes all."""
+        self._values.clear()
+        if len(states) == size:
+            states = states[rank : rank + 1]
+        elif rank > 0:
+            states = []
+        for state in states:
+            for name, numbers in state.items():
+                self._values[name].extend(numbers)
+
 
 def _sum(values: list[float | Tensor]) -> tuple[float, int]:
+    finite = _finite(values)
+    return math.fsum(finite), len(finite)
+
+
+def _finite(values: list[float | Tensor]) -> list[float]:
     tensors = [value for value in values if isinstance(value, Tensor)]
-    numbers = [value for value in values if not isinstance(value, Tensor)]
+    numbers = [float(value) for value in values if not isinstance(value, Tensor)]
     if tensors:
         numbers += torch.stack([tensor.float() for tensor in tensors]).tolist()
-    finite = [number for number in numbers if math.isfinite(number)]
-    return math.fsum(finite), len(finite)
+    return [number for number in numbers if math.isfinite(number)]

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -13,21 +14,25 @@ from typing import Any
 import torch
 import yaml
 
-from modules.schema import join
+from modules.schema import ConfigError, join
 from train.checkpoint import write_text
 
 PACKAGES = ("torch", "torchvision", "transformers", "safetensors", "hydra-core", "bitsandbytes")
 
 
 class RunRecord:
-    """<run>/config.yaml (the newest settings) and <run>/run.json (every start of the run)."""
+    """<run>/config.yaml (the newest settings) and <run>/run.json (every start of the run).
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    run_id: by which trackers know the run, as its checkpoint says; "" where there is none yet: then it is as
+    run.json says, or new. Raises ConfigError when run.json cannot be read.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], run_id: str = "") -> None:
         self.folder, self.settings = folder, settings
         self.path = folder / "run.json"
-        self.starts: list[dict[str, Any]] = []
-        if self.path.exists():
-            self.starts = json.loads(self.path.read_text())["starts"]
+        before = read_record(self.path)
+        self.starts: list[dict[str, Any]] = before["starts"]
+        self.run_id: str = run_id or before["id"] or uuid.uuid4().hex[:8]
 
     def begin(self, step: int, world_size: int, device: str) -> None:
         """Note that the run starts, or goes on, at `step`."""
@@ -61,7 +66,19 @@ class RunRecord:
         return [f"{key}: {before.get(key)} → {now.get(key)}" for key in keys]
 
     def _write(self) -> None:
-        write_text(self.path, json.dumps({"starts": self.starts}, indent=1))
+        write_text(self.path, json.dumps({"id": self.run_id, "starts": self.starts}, indent=1))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The run's id and starts as run.json has them; none before the first. Raises ConfigError if damaged."""
+    if not path.exists():
+        return {"id": "", "starts": []}
+    try:
+        record = json.loads(path.read_text())
+        return {"id": str(record["id"]), "starts": list(record["starts"])}
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path}: not the record of a run ({reason}); remove it to go on") from error
 
 
 def flat(plain: Any, where: str = "") -> Iterator[tuple[str, Any]]:

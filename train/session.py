@@ -16,7 +16,8 @@ from train.config import Config
 from train.ema import Ema
 from train.feed import placed
 from train.hooks import Hook, Profile, Report, Save, Sheets
-from train.parallel.preparation import prepare
+from train.parallel.mesh import shard_size
+from train.parallel.preparation import prepare, shard
 from train.parallel.world import World
 from train.player import Player
 from train.progress import Progress
@@ -73,13 +74,13 @@ def make_session(config: Config, recipe: Recipe, world: World) -> Session:
         state.read(newest)
     settings, step = asdict(config), state.counters.step
     progress = Progress(config.name, config.run.num_steps, step)
-    record = RunRecord(Path(config.run.dir), settings)
+    record = RunRecord(Path(config.run.dir), settings, state.counters.run_id)
+    state.counters.run_id = record.run_id
     trackers = Trackers({}, progress.note)
     if world.is_first:
         announce(progress, record, step)
         record.begin(step, world.size, str(world.device))
-        recipe.export(Path(config.run.dir))
-        trackers = make_trackers(config, settings, step, progress.note)
+        trackers = make_trackers(config, settings, step, record.run_id, progress.note)
     session = Session(
         config, world, state, [], autocast(config.run.precision, world.device), progress, trackers, record
     )
@@ -93,6 +94,7 @@ def check_together(config: Config, recipe: Recipe, world: World) -> None:
         raise ConfigError(
             f"parallel.mode: single, but {world.size} processes were started; use parallel=ddp, fsdp or hsdp"
         )
+    shard_size(config.parallel, world)
     for player in config.optim.players:
         if player not in recipe.players:
             raise ConfigError(f"optim.players.{player}: unknown player; {nearest(player, recipe.players)}")
@@ -108,7 +110,8 @@ def set_arithmetic(config: Config, world: World) -> None:
 
 def first_pictures(config: Config) -> Batch:
     """The pictures of the sample sheets: the first of the data, the same on all ranks and at every start."""
-    data = replace(config.data, batch_size=config.run.num_samples, num_workers=0, shuffle=0, split="samples")
+    settings = {"batch_size": config.run.num_samples, "num_workers": 0, "shuffle": 0, "split": "samples"}
+    data = replace(config.data, **settings, epochs=None)
     return next(iter(Stream(data, rank=0, world_size=1, seed=config.run.seed)))
 
 
@@ -116,11 +119,14 @@ def build(config: Config, recipe: Recipe, world: World, stream: Stream) -> Train
     """The networks, who learns, and the average, with their initial values."""
     seed_global(config.run.seed, BUILD_STEP, 0, 0)  # the same initial weights on all ranks
     recipe.build(world.device)
+    if world.is_first:
+        recipe.export(Path(config.run.dir))  # while what it writes is whole
     players = recipe.trainable()
     if config.run.channels_last:
         for network in recipe.prepared():
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     prepare(recipe.prepared(), config.parallel, world)
+    shard(recipe.prepared(), recipe.helpers(), config.parallel, world, config.run.precision)
     for network in recipe.networks().values():
         network.train()
     ema = Ema(players[recipe.players[0]], config.run.ema) if config.run.ema.enabled else None
@@ -140,7 +146,7 @@ def make_hooks(session: Session, checkpoints: Checkpoints, sheet_batch: Batch) -
     """What happens after every step, in this order."""
     run, world, state = session.config.run, session.world, session.state
     folder = Path(run.dir)
-    hooks: list[Hook] = [Report(run.log_every, world, session.trackers, session.progress)]
+    hooks: list[Hook] = [Report(run.log_every, state, session.trackers, session.progress)]
     if run.sample_every:
         batch = placed(sheet_batch, world.device, run.channels_last)
         hooks.append(Sheets(run, batch, state.recipe, state.ema, session.autocast, world, session.trackers))

@@ -11,7 +11,7 @@ fit into it.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from modules.network import Network
 from modules.weights import read_tensors, save_network
 from train.checkpoint import CheckpointError, verify
 from train.ema import Ema
+from train.metrics import Means
 from train.parallel.ranks import gather
 from train.parallel.shards import assign, full, like, reshard
 from train.parallel.world import World
@@ -38,6 +39,7 @@ class Counters:
     samples: int = 0
     skipped_steps: int = 0  # for a loss or gradient that was not finite
     nonfinite_in_a_row: int = 0
+    run_id: str = ""  # by which trackers know the run
 
     def count(self, num_samples: int, is_finite: bool) -> None:
         """Count one step."""
@@ -57,6 +59,7 @@ class TrainingState:
     stream: Stream
     counters: Counters
     world: World
+    means: Means = field(default_factory=Means)  # of what no report has told yet
 
     def write(self, folder: Path | None) -> None:
         """Write the files into `folder`; None on all ranks but the first, which only help to gather."""
@@ -70,6 +73,7 @@ class TrainingState:
             "recipe": self.recipe.state_dict(),
             "data": gather(self.stream.state_dict()),
             "counters": asdict(self.counters),
+            "means": gather(self.means.state_dict()),
         }
         if folder:
             torch.save(state, folder / "state.pt")
@@ -88,6 +92,7 @@ class TrainingState:
         self.recipe.load_state_dict(state["recipe"])
         # With another number of ranks the stream finds out by itself what a position still means.
         self.stream.load_state_dict(state["data"][min(self.world.rank, len(state["data"]) - 1)])
+        self.means.load_state_dict(state["means"], self.world.rank, self.world.size)
         for name, value in state["counters"].items():
             setattr(self.counters, name, value)
 

@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -29,24 +28,25 @@ class Tracker(Protocol):
 
 
 class CsvTracker:
-    """metrics.csv: one row per report; of a run that goes on after `step`, later rows are dropped."""
+    """metrics.csv: one row per report.
+
+    Of a run that goes on after `step`, later rows are dropped, and columns that only these had: the file is
+    as it was when that step was done.
+    """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self.columns = ["step"]
         if path.exists():
-            with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-            self.columns = list(rows[0]) if rows else self.columns
+            rows = [row for row in self._rows() if int(row["step"]) <= step]
+            known = list(rows[0])[1:] if rows else []
+            self.columns += [name for name in known if any(row[name] for row in rows)]
             self._rewrite(rows)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         new = [name for name in values if name not in self.columns]
         if new:  # a metric that was not there before: the header must be written again
-            rows = []
-            if self.path.exists():
-                with self.path.open(newline="") as file:
-                    rows = list(csv.DictReader(file))
+            rows = self._rows() if self.path.exists() else []
             self.columns += new
             self._rewrite(rows)
         with self.path.open("a", newline="") as file:
@@ -58,10 +58,15 @@ class CsvTracker:
     def close(self) -> None:
         """Every row is written at once."""
 
+    def _rows(self) -> list[dict[str, str]]:
+        """What is written; a last line that a killed process left half-written is not."""
+        whole, _, _ = self.path.read_bytes().rpartition(b"\n")
+        return list(csv.DictReader(whole.decode().splitlines()))
+
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         unfinished = self.path.with_name(f".{self.path.name}.unfinished")
         with unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
+            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
         os.replace(unfinished, self.path)
@@ -78,6 +83,7 @@ class TensorBoardTracker:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
+        self.writer.flush()  # what a killed run kept in memory would be missing before its checkpoint
 
     def picture(self, step: int, name: str, image: Image) -> None:
         self.writer.add_image(name, np.asarray(image), step, dataformats="HWC")
@@ -87,23 +93,25 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """A Weights & Biases run in <run>/wandb; starting the run again goes on with it."""
+    """A Weights & Biases run in <run>/wandb; started again with the same run_id, it goes on with it.
 
-    def __init__(self, folder: Path, name: str, settings: WandbConfig, config: Mapping[str, Any]) -> None:
+    The server takes a step's numbers once: what a resumed run tells again is what it told before.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, run_id: str, settings: WandbConfig, config: Mapping[str, Any]
+    ) -> None:
         import wandb
 
         self.image_type = wandb.Image
-        id_file = folder / "wandb_id"
-        id_file.parent.mkdir(parents=True, exist_ok=True)
-        if not id_file.exists():
-            id_file.write_text(uuid.uuid4().hex[:8])
+        folder.mkdir(parents=True, exist_ok=True)
         self.run = wandb.init(
             project=settings.project,
             entity=settings.entity,
             group=settings.group,
             mode=settings.mode,
             name=name,
-            id=id_file.read_text().strip(),
+            id=run_id,
             resume="allow",
             dir=str(folder),
             config=dict(config),
@@ -162,9 +170,12 @@ class Trackers:
 
 
 def make_trackers(
-    config: Config, plain: Mapping[str, Any], step: int, warn: Callable[[str], None]
+    config: Config, plain: Mapping[str, Any], step: int, run_id: str, warn: Callable[[str], None]
 ) -> Trackers:
-    """The trackers that the settings name. plain: the settings as plain data. step: where the run goes on."""
+    """The trackers that the settings name, for the run that they know as `run_id` and that goes on at `step`.
+
+    plain: the settings as plain data.
+    """
     folder, wanted = Path(config.run.dir), config.tracker
     makers: dict[str, Callable[[], Tracker]] = {}
     if wanted.csv:
@@ -172,5 +183,5 @@ def make_trackers(
     if wanted.tensorboard:
         makers["tensorboard"] = lambda: TensorBoardTracker(folder / "tensorboard", step)
     if (settings := wanted.wandb) is not None:
-        makers["wandb"] = lambda: WandbTracker(folder, config.name, settings, plain)
+        makers["wandb"] = lambda: WandbTracker(folder, config.name, run_id, settings, plain)
     return Trackers(makers, warn)

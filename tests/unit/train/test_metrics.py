@@ -1,5 +1,7 @@
 """Metrics are averaged over what was reported, and what is not finite was not reported."""
 
+import json
+
 import torch
 
 from train.metrics import Means
@@ -18,3 +20,26 @@ def test_values_that_are_not_finite_do_not_count() -> None:
     for value in (1.0, float("nan"), 2.0, float("inf")):
         means.add({"loss": value, "bucket": torch.tensor(float("nan"))})
     assert means.result() == {"loss": 1.5}
+
+
+def test_a_window_that_is_cut_by_a_resume_has_the_same_means() -> None:
+    whole, first, second = Means(), Means(), Means()
+    values = [0.1, float("nan"), 0.3, 1e-17, 7.25]
+    for number in values:
+        whole.add({"loss": torch.tensor(number), "rate": number})
+    for number in values[:3]:
+        first.add({"loss": torch.tensor(number), "rate": number})
+    second.load_state_dict(json.loads(json.dumps([first.state_dict()])), rank=0, size=1)
+    for number in values[3:]:
+        second.add({"loss": torch.tensor(number), "rate": number})
+    assert second.result() == whole.result()
+
+
+def test_of_another_number_of_ranks_the_first_takes_what_all_had() -> None:
+    states = [{"loss": [1.0]}, {"loss": [2.0]}]
+    found = []
+    for rank, size in ((0, 3), (1, 3), (2, 3), (1, 2)):
+        means = Means()
+        means.load_state_dict(states, rank, size)
+        found.append(means.state_dict())
+    assert found == [{"loss": [1.0, 2.0]}, {}, {}, {"loss": [2.0]}]

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
+from modules.schema import ConfigError
 from train.record import RunRecord, flat
 
 
@@ -21,6 +23,20 @@ def test_every_start_is_noted(tmp_path: Path) -> None:
         "run": {"seed": 1},
         "betas": [0.9, 0.99],
     }
+
+
+def test_trackers_know_a_run_by_one_id_for_life(tmp_path: Path) -> None:
+    first = RunRecord(tmp_path / "run", {})
+    first.begin(0, 1, "cpu")
+    assert RunRecord(tmp_path / "run", {}).run_id == first.run_id != RunRecord(tmp_path / "other", {}).run_id
+    assert RunRecord(tmp_path / "other", {}, run_id="ofacheck").run_id == "ofacheck"
+
+
+@pytest.mark.parametrize("damaged", ["", '{"starts": []}', "[1]", '{"id": "a", "starts": [{"comm'])
+def test_a_damaged_record_is_named(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / "run.json").write_text(damaged)
+    with pytest.raises(ConfigError, match="run.json: not the record of a run.*remove it"):
+        RunRecord(tmp_path, {})
 
 
 def test_changes_are_named_by_their_whole_key(tmp_path: Path) -> None:

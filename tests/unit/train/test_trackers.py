@@ -35,6 +35,28 @@ def test_rows_after_the_step_to_go_on_from_are_dropped(tmp_path: Path) -> None:
     assert [row["loss"] for row in rows(tmp_path / "m.csv")] == ["1.0", "2.0", "30.0"]
 
 
+def test_columns_that_only_dropped_rows_had_are_dropped_with_them(tmp_path: Path) -> None:
+    tracker = CsvTracker(tmp_path / "m.csv", step=0)
+    tracker.scalars(1, {"loss": 1.0})
+    as_it_was = (tmp_path / "m.csv").read_bytes()
+    tracker.scalars(2, {"loss": 2.0, "extra": 3.0})
+    CsvTracker(tmp_path / "m.csv", step=1)
+    assert (tmp_path / "m.csv").read_bytes() == as_it_was
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_half_written_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
+    """What a killed process left of "12,0.5": its first bytes look like a row of step 1 or 12."""
+    path = tmp_path / "m.csv"
+    tracker = CsvTracker(path, step=0)
+    tracker.scalars(11, {"loss": 0.75})
+    whole = path.read_bytes()
+    tracker.scalars(12, {"loss": 0.5})
+    path.write_bytes(path.read_bytes()[:-cut])
+    CsvTracker(path, step=20)
+    assert path.read_bytes() == whole
+
+
 class Failing:
     def __init__(self) -> None:
         self.calls = 0
@@ -88,13 +110,27 @@ def test_tensorboard_gets_numbers_and_pictures(tmp_path: Path) -> None:
     assert events.Scalars("loss")[0].value == 0.5 and events.Images("samples")[0].width == 8
 
 
+def test_tensorboard_holds_what_a_killed_run_told_it_and_hides_what_is_told_again(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    killed = TensorBoardTracker(tmp_path, step=0)
+    for step in (1, 2, 3):
+        killed.scalars(step, {"loss": float(step)})
+    again = TensorBoardTracker(tmp_path, step=2)  # the first is still open: nothing was left to its end
+    again.scalars(3, {"loss": 30.0})
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(tmp_path)).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in found] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+    killed.close()
+    again.close()
+
+
 def test_wandb_runs_offline_and_goes_on_as_the_same_run(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     for step in (1, 2):
-        tracker = WandbTracker(tmp_path, "name", WandbConfig(), {"run": {"seed": 0}})
+        tracker = WandbTracker(tmp_path, "name", "0123abcd", WandbConfig(), {"run": {"seed": 0}})
         tracker.scalars(step, {"loss": 0.5})
         tracker.picture(step, "samples", Image.new("RGB", (8, 8)))
         tracker.close()
-    identity = (tmp_path / "wandb_id").read_text()
     offline = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert offline and all(path.name.endswith(identity) for path in offline)
+    assert offline and all(path.name.endswith("0123abcd") for path in offline)
