@@ -1,6 +1,6 @@
 """From references to batches of pixels, and the data set that DataLoader workers run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -28,6 +28,7 @@ class Batch(TypedDict):
     captions: list[str]
     keys: list[str]
     facts: list[dict[str, Any]]
+    share: NotRequired[float]  # with data.epochs: 1, or 0 for a row that was borrowed; see train.feed
 
 
 class Item(NamedTuple):
@@ -42,6 +43,13 @@ class Item(NamedTuple):
     error: str = ""
 
 
+Rows = tuple[list[tuple[SampleRef, Tensor]], float]
+"""Decoded rows of a rank, and the share that their loss counts."""
+
+Picture = Callable[[SampleRef, Report], Tensor | None]
+"""Decodes a reference; None, and a report, when that fails."""
+
+
 class Lane(NamedTuple):
     """How far a walk has come: a state of it, and the number of batches that were taken since the start."""
 
@@ -51,7 +59,7 @@ class Lane(NamedTuple):
 
 @dataclass
 class WorkerDataset(IterableDataset):
-    """What each DataLoader worker of a rank iterates over; yields Items for ever. Plain data, so picklable.
+    """What each DataLoader worker of a rank iterates over; yields Items. Plain data, so picklable.
 
     by_samples: True: all workers of all ranks walk the same global batches of batch_size · world_size rows;
     the n-th worker takes every n-th of them and decodes the rows of its rank. False: each walks its own share
@@ -112,6 +120,7 @@ class WorkerDataset(IterableDataset):
             num_shares=num_shares,
             seed=self.seed,
             shuffle=self.config.shuffle,
+            num_epochs=self.config.epochs,
         )
         if snapshot := self.lanes[lane].snapshot:
             walker.restore(snapshot)
@@ -134,29 +143,60 @@ def make_batch(
     A picture that fails gives its row to the next one of the whole batch that does not. Which one that is
     depends on the batch alone, not on who decodes which rows, and the walk goes on as if nothing had
     happened; so every rank stays in step, and a resumed run meets the same batches.
+
+    In exact epochs (`data.epochs`) its row is missing instead, like those beyond a short batch. Whoever has
+    no row left borrows one of the others', with share 0: all ranks take part in every step.
     """
-    tried: dict[int, Tensor | None] = {}
-    images, chosen = [], []
-    for row in rows:
-        for place in (*range(row, len(refs)), *range(row)):
-            if place not in tried:
-                tried[place] = _picture(refs[place], config, seed, reader, report)
-            if (image := tried[place]) is not None:
-                images.append(image)
-                chosen.append(refs[place])
-                break
-        else:
-            return None
+
+    def picture(ref: SampleRef, tell: Report) -> Tensor | None:
+        return _picture(ref, config, seed, reader, tell)
+
+    pick = _full_rows if config.epochs is None else _own_rows
+    rows_of_rank, share = pick(refs, rows, picture, report)
+    if not rows_of_rank:
+        return None
+    chosen, images = zip(*rows_of_rank, strict=True)
     batch = Batch(
         images=torch.stack(images),
         captions=[ref.caption for ref in chosen],
         keys=[ref.key for ref in chosen],
         facts=[ref.facts for ref in chosen],
     )
+    if config.epochs is not None:
+        batch["share"] = share
     if control is not None:
         pairs = zip(images, chosen, strict=True)
         batch["control"] = torch.cat([_control(image, ref, seed, control) for image, ref in pairs])
     return batch
+
+
+def _full_rows(refs: list[SampleRef], rows: range, picture: Picture, report: Report) -> Rows:
+    """As many rows as asked for; none when no picture can be decoded."""
+    tried: dict[int, Tensor | None] = {}
+    found = []
+    for row in rows:
+        for place in (*range(row, len(refs)), *range(row)):
+            if place not in tried:
+                tried[place] = picture(refs[place], report)
+            if (image := tried[place]) is not None:
+                found.append((refs[place], image))
+                break
+        else:
+            return [], 1.0
+    return found, 1.0
+
+
+def _own_rows(refs: list[SampleRef], rows: range, picture: Picture, report: Report) -> Rows:
+    """Each of these rows that can be decoded; else one of the others', whose failures their owner reports."""
+    images = ((ref, picture(ref, report)) for ref in refs[rows.start : rows.stop])
+    found = [(ref, image) for ref, image in images if image is not None]
+    if found:
+        return found, 1.0
+    others = (*refs[: rows.start], *refs[rows.stop :])
+    for ref in others:
+        if (image := picture(ref, lambda skipped: None)) is not None:
+            return [(ref, image)], 0.0
+    return [], 0.0
 
 
 def _control(image: Tensor, ref: SampleRef, seed: int, control: ControlFilter) -> Tensor:

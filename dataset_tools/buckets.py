@@ -95,3 +95,11 @@ class Batcher(Generic[Item]):
                 batch, self.waiting[bucket] = items[: self.batch_size], items[self.batch_size :]
                 return bucket, batch
         return None
+
+    def pop_rest(self) -> list[Item]:
+        """What waits in the first bucket that has any, fewer than a batch; empty when nothing waits."""
+        for bucket, items in self.waiting.items():
+            if items:
+                self.waiting[bucket] = []
+                return items
+        return []

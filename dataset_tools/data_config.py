@@ -1,6 +1,6 @@
 """The settings of the stream that training reads (`data` of a training config)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,6 +18,7 @@ class DataConfig:
     """What is read, and what becomes of it; `configs/data/default.yaml` explains every key."""
 
     shards: str | list[str] = ""  # see sources.expand
+    epochs: int | None = None
     image_size_px: int = 768
     batch_size: int = 8
     multiple_px: int = 32
@@ -45,6 +46,8 @@ class DataConfig:
             raise ValueError("data.shards: missing; name a folder of shards, a .tar, a glob, a URL, a list")
         for key in ("image_size_px", "batch_size", "multiple_px", "prefetch"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        if self.epochs is not None:
+            _require(self.epochs >= 1, "epochs", self.epochs, "at least 1, or null for no end")
         for key in ("shuffle", "num_workers", "cache_gb"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         for key in ("random_ratio", "flip", "alternative_share"):
@@ -55,6 +58,10 @@ class DataConfig:
             each.check()
         self.control_filter()
         self.buckets()
+
+    def in_order(self, batch_size: int) -> "DataConfig":
+        """The same pictures in the order of their shards, without end, read by the process that asks."""
+        return replace(self, batch_size=batch_size, epochs=None, num_workers=0, shuffle=0, split="samples")
 
     def control_filter(self) -> ControlFilter | None:
         """The filter that data workers run, if any. Raises ValueError for one that cannot be made."""

@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class Stream:
-    """Iterates for ever over the batches of one rank; ranks may take different numbers of them per epoch.
+    """Iterates over the batches of one rank; ranks may take different numbers of them per epoch.
+
+    With `config.epochs` it ends after these, each of whose samples it yields once; `has_ended` then says
+    that the batch taken last was the last one. Without, it goes on for ever.
 
     Two ways to share the data among ranks and workers (`config.split`):
     - "shards": each worker of each rank reads its own shards, dealt anew every epoch. Needs one per worker.
@@ -46,19 +49,46 @@ class Stream:
         self._next_lane = 0
         self._epoch = 0
         self._undecodable_since: int | None = None
+        self.has_ended = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether there is an end, after whole epochs."""
+        return self.config.epochs is not None
 
     def __iter__(self) -> Iterator[Batch]:
         """Go on after the batch that was taken last, or that `load_state_dict` says."""
         items = iter(self._loader())
+        self.has_ended = False
+        ahead: list[Item] = []  # with an end: a batch that is held back until it is known whether one follows
         try:
-            while True:
+            while not self.has_ended:
                 begin = time.perf_counter()
-                batch = self._take(next(items))
+                item = next(items, None)
                 self.wait_s += time.perf_counter() - begin
-                if batch is not None:
-                    yield batch
+                self.has_ended = item is None
+                taken, ahead = self._hold_back(ahead, item)
+                for batch in [self._take(each) for each in taken]:
+                    if batch is not None:  # so it is for one at most
+                        yield batch
         finally:
             del items  # ends the workers at once; a traceback that someone keeps would keep them
+
+    def _hold_back(self, ahead: list[Item], item: Item | None) -> tuple[list[Item], list[Item]]:
+        """What can be taken now that `item` has come (None: the end), and what is held back."""
+        if item is None:
+            return ahead, []
+        if not self.is_exact:
+            return [item], []
+        if item.batch is not None and any(each.batch is not None for each in ahead):
+            return ahead, [item]
+        return [], [*ahead, item]
+
+    def any_batch(self) -> Batch:
+        """One picture with share 0, for a rank that has none of its own when the others take a step."""
+        batch = next(iter(Stream(self.config.in_order(batch_size=1), seed=self.seed)))
+        batch["share"] = 0.0
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the batch taken last, as plain data; batches fetched ahead do not count.
@@ -140,7 +170,7 @@ class Stream:
             self._undecodable_since = None
         elif self._undecodable_since is None:
             self._undecodable_since = item.epoch
-        elif item.epoch >= self._undecodable_since + 2:  # at least one whole epoch
+        elif item.epoch >= self._undecodable_since + 2 and not self.is_exact:  # at least one whole epoch
             raise ValueError(
                 f"data.shards: no picture can be decoded in {self.config.shards}: {self._summary()}"
             )
@@ -175,6 +205,7 @@ class Stream:
             "filters": [[each.field, each.op, each.value] for each in config.filters],
             "captions": [config.caption, config.alternative_caption, config.missing_caption],
             "shuffle": config.shuffle,
+            "exact": self.is_exact,
         }
         if self.by_samples:
             return walk | {"rows": config.batch_size * self.world_size}

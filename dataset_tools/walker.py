@@ -9,14 +9,16 @@ from dataset_tools.sample_refs import SampleRef, ShardIndexer
 
 
 class Walker:
-    """Goes through shards for ever and forms batches of references of one bucket each.
+    """Goes through shards and forms batches of references of one bucket each.
 
     shards: all of them; this walk takes every num_shares-th of each epoch's order, in the first epoch
     beginning with the share-th. batch_size: references per batch. shuffle: how many samples at least are
-    mixed with each other (whole shards); 0 keeps the order of shards and samples.
+    mixed with each other (whole shards); 0 keeps the order of shards and samples. num_epochs: None: goes on
+    for ever, and samples that do not fill a batch at the end of an epoch wait for those of the next, so none
+    is lost and none is seen twice in an epoch. Else it ends after so many epochs, and each of them ends with
+    short batches: an epoch's batches hold each sample once.
 
-    The walk is a function of its arguments: the same in every process. Samples that do not fill a batch at
-    the end of an epoch wait for those of the next, so none is lost and none is seen twice in an epoch.
+    The walk is a function of its arguments: the same in every process.
     """
 
     def __init__(
@@ -29,12 +31,14 @@ class Walker:
         num_shares: int = 1,
         seed: int = 0,
         shuffle: int = 0,
+        num_epochs: int | None = None,
     ):
         self.indexer = indexer
         self.shards = shards
         self.share, self.num_shares = share, num_shares
         self.seed = seed
         self.shuffle = shuffle
+        self.num_epochs = num_epochs
         self.batcher: Batcher[SampleRef] = Batcher(indexer.buckets.sizes, batch_size)
         self.epoch = 0
         self.block = 0  # first of the shards, in this epoch's order, that are mixed now
@@ -42,8 +46,8 @@ class Walker:
         self.num_batches = 0
 
     def batches(self) -> Iterator[list[SampleRef]]:
-        """Yield batches for ever. Raises ValueError when no shard holds a usable sample."""
-        while True:
+        """Yield batches, to the end if there is one. Raises ValueError when no sample is usable."""
+        while self.num_epochs is None or self.epoch < self.num_epochs:
             shards = self._shards_of_epoch()
             is_usable = self.block + self.offset > 0  # else there would be no position in the epoch
             while self.block < len(shards):
@@ -58,6 +62,9 @@ class Walker:
                 self.block, self.offset = next_block, 0
             if not is_usable:
                 self._check_others(shards)
+            while self.num_epochs is not None and (rest := self.batcher.pop_rest()):
+                self.num_batches += 1
+                yield rest
             self.epoch, self.block = self.epoch + 1, 0
 
     def state(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +110,7 @@ def set_arithmetic(config: Config, world: World) -> None:
 
 def first_pictures(config: Config) -> Batch:
     """The pictures of the sample sheets: the first of the data, the same on all ranks and at every start."""
-    settings = {"batch_size": config.run.num_samples, "num_workers": 0, "shuffle": 0, "split": "samples"}
-    data = replace(config.data, **settings, epochs=None)
+    data = config.data.in_order(config.run.num_samples)
     return next(iter(Stream(data, rank=0, world_size=1, seed=config.run.seed)))
 
 

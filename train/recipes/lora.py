@@ -117,7 +117,8 @@ class LoRARecipe(Wrapper):
 
     def _open(self, settings: Regularisation, device: torch.device) -> None:
         """Begin the second stream; every micro-batch is followed by one of its batches."""
-        data, run, own = replace(self.config.data, shards=settings.shards), self.config.run, place()
+        data = replace(self.config.data, shards=settings.shards, epochs=None)
+        run, own = self.config.run, place()
         self.regular = stream = Stream(data, rank=own.rank, world_size=own.size, seed=run.seed)
 
         def batches() -> Iterator[Batch]:
