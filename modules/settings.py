@@ -1,7 +1,14 @@
 """How configs describe networks and encoders: what training and `dataset_tools precompute` both read."""
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+from modules.schema import ConfigError
+from modules.weights import encoder_folder, find_weights, fingerprint
+from modules.weights.files import read_index
 
 
 @dataclass
@@ -39,3 +46,27 @@ class TextEncoderSettings(ImageEncoderSettings):
 
     words: list[str] = field(default_factory=list)
     max_length: int = 77
+
+
+def identity(name: str, settings: NetworkSettings | ImageEncoderSettings) -> str:
+    """By what two runs know that they use the same network or encoder, without loading it.
+
+    A checksum of the weights, of the settings of a random encoder, or the name at a hub. Raises ConfigError
+    for a network without weights, FileNotFoundError when they are not there.
+    """
+    if isinstance(settings, NetworkSettings):
+        if settings.weights is None:
+            raise ConfigError(f"model.{name}.weights: missing; expected the network that made the latents")
+        return _checksum(find_weights(settings.weights, name))
+    if settings.source is None:
+        return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:16]
+    folder = encoder_folder(settings.source, name)
+    found = _checksum(find_weights(folder, name)) if folder else settings.source
+    length = getattr(settings, "max_length", None)
+    return found if length is None else f"{found}, {length} tokens"
+
+
+def _checksum(file: Path) -> str:
+    if file.suffix != ".json":
+        return fingerprint(file)
+    return "+".join(fingerprint(file.with_name(part)) for part in sorted(set(read_index(file).values())))
