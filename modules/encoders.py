@@ -88,6 +88,10 @@ class TextEncoder(nn.Module):
         result = self.model(**batch.to(self.model.device), output_hidden_states=True)
         return TextFeatures(result.hidden_states[-1], result.text_embeds[:, None])
 
+    def shard_units(self) -> list[nn.Module]:
+        """The layers, as of `modules.network.Network`."""
+        return list(self.model.text_model.encoder.layers)
+
     @property
     def token_table(self) -> nn.Embedding:
         """The embeddings of the tokens; those added last."""
@@ -132,9 +136,13 @@ class TextEncoder(nn.Module):
 class ImageEncoder(nn.Module):
     """Pictures -> embeddings.
 
+    forward_methods: as of `modules.network.Network`.
+
     source: a hub name or a local folder; or config: keywords of CLIPVisionConfig for a small random encoder,
     with weights drawn from `seed`. Errors as TextEncoder's.
     """
+
+    forward_methods = ("patches",)
 
     def __init__(
         self, source: str | None = None, config: Mapping[str, Any] | None = None, seed: int = 0
@@ -153,6 +161,10 @@ class ImageEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1] -> projected pooled embeddings [B, 1, P]."""
         return self.model(pixel_values=self._pixels(images)).image_embeds[:, None]
+
+    def shard_units(self) -> list[nn.Module]:
+        """The layers, as of `modules.network.Network`."""
+        return list(self.model.vision_model.encoder.layers)
 
     def patches(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1] -> hidden states [B, 1 + patches, D], the class token's first.

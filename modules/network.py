@@ -12,10 +12,12 @@ class Network(nn.Module):
     """Base of the networks that are trained, saved and loaded by name.
 
     `config` holds the constructor's arguments as plain data (numbers, strings, lists, dicts), so that
-    `type(network)(**network.config)` is a network of the same structure.
+    `type(network)(**network.config)` is a network of the same structure. forward_methods: others than
+    `forward` that compute with the weights; hooks of a call (which gather shards) have to know of them.
     """
 
     config: dict[str, Any]
+    forward_methods: tuple[str, ...] = ()
 
     def init_weights(self) -> None:
         """Give every parameter and buffer its initial value (also after `to_empty`)."""

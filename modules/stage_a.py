@@ -62,6 +62,8 @@ class StageA(Network):
     scale_factor: latents are divided by it, so that their standard deviation is about 1.
     """
 
+    forward_methods = ("encode", "encode_unquantized", "decode")
+
     @keeps_config
     def __init__(
         self,

@@ -10,6 +10,7 @@ from modules.encoders import ImageEncoder, TextEncoder
 from modules.settings import ImageEncoderSettings, TextEncoderSettings
 from train.conditioning import chance
 from train.networks import frozen
+from train.parallel.shards import is_sharded
 from train.rng import StepRng
 
 
@@ -45,6 +46,8 @@ class Encoders:
             return None
         choice = chance(rng, kept_share)
         if not any(choice):
+            if is_sharded(self.encoders["image_encoder"]):  # other ranks may need this one's part
+                self.encoders["image_encoder"](images[:1])
             return None
         kept = torch.tensor(choice, device=images.device)
         found = self.encoders["image_encoder"](images[kept]).float()

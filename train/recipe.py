@@ -41,6 +41,10 @@ class Recipe(Protocol):
         """The networks that gradients pass through, learning or frozen: they are compiled, recomputed and
         sharded block by block (`shard_units`), so together they hold all that learns."""
 
+    def helpers(self) -> list[nn.Module]:
+        """The frozen networks that are not among those (encoders, Stage A): with `parallel.shard_frozen` they
+        are shared out too, so every rank has to use them equally often."""
+
     def facts(self, name: str) -> dict:
         """What the header of that file says beside the network's config."""
 

@@ -69,6 +69,9 @@ class ColourRecipe:
     def prepared(self) -> list[nn.Module]:
         return list(self.networks().values())
 
+    def helpers(self) -> list[nn.Module]:
+        return []
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.net}
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.utils._pytree import tree_map_only
 
 from modules.adapters.lora_layer import LoRALayer
@@ -15,7 +15,7 @@ from modules.blocks import Attention
 PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, Attention)
 
 
-def share_out(network: nn.Module, units: list[nn.Module], mesh: DeviceMesh, precision: str) -> None:
+def share_out(network: nn.Module, mesh: DeviceMesh, precision: str) -> None:
     """Share out a network's weights, its units' one by one; in place, names and references stay valid.
 
     Shards, their gradients and the reduction of these are fp32 where the weights are. With precision bf16 the
@@ -23,9 +23,17 @@ def share_out(network: nn.Module, units: list[nn.Module], mesh: DeviceMesh, prec
     not be kept for the backward pass.
     """
     policy = bf16_policy(network) if precision == "bf16" else MixedPrecisionPolicy()
-    for module in (*units, network):
+    for module in (*network.shard_units(), network):  # type: ignore[operator]
         module.register_forward_hook(_own_output)
         fully_shard(module, mesh=mesh, mp_policy=policy)
+
+
+def share_out_frozen(network: nn.Module, mesh: DeviceMesh) -> None:
+    """Share out a network that does not learn, in the number format that it has; whole only while it runs."""
+    for module in (*network.shard_units(), network):  # type: ignore[operator]
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    for name in getattr(network, "forward_methods", ()):
+        register_fsdp_forward_method(network, name)
 
 
 def bf16_policy(network: nn.Module) -> MixedPrecisionPolicy:

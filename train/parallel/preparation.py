@@ -11,18 +11,17 @@ from torch.utils.checkpoint import checkpoint
 
 from train.config import ParallelConfig
 from train.parallel.batchnorm import statistics_kept, synchronise_batchnorm
-from train.parallel.fsdp import share_out
+from train.parallel.fsdp import share_out, share_out_frozen
 from train.parallel.mesh import make_mesh
 from train.parallel.world import World
 
 
-def prepare(networks: list[nn.Module], config: ParallelConfig, world: World, precision: str = "fp32") -> None:
+def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> None:
     """Make networks ready for several processes, in place: names and references stay valid.
 
     Some may be frozen, or hold layers that learn among frozen ones. Each needs `shard_units()`, the blocks
-    that are compiled, recomputed and sharded one by one.
+    that are compiled and recomputed one by one (and sharded, after this).
     """
-    mesh = make_mesh(config, world) if world.size > 1 and config.mode in ("fsdp", "hsdp") else None
     for network in networks:
         if world.size > 1:
             synchronise_batchnorm(network)
@@ -34,8 +33,27 @@ def prepare(networks: list[nn.Module], config: ParallelConfig, world: World, pre
                 unit.forward = torch.compile(unit.forward)  # type: ignore[method-assign]
             if config.activation_checkpointing:
                 unit.forward = recomputed(unit)  # type: ignore[method-assign]
-        if mesh is not None:
-            share_out(network, units, mesh, precision)
+
+
+def shard(
+    networks: list[nn.Module],
+    helpers: list[nn.Module],
+    config: ParallelConfig,
+    world: World,
+    precision: str,
+) -> None:
+    """Share out what the settings say over the processes, in place, block by block; all ranks call.
+
+    networks: those that gradients pass through, already prepared. helpers: frozen ones beside them.
+    precision: of products, bf16 or fp32; shards keep the number format that the networks have now.
+    """
+    if world.size == 1 or config.mode not in ("fsdp", "hsdp"):
+        return
+    mesh = make_mesh(config, world)
+    for network in networks:
+        share_out(network, mesh, precision)
+    for helper in helpers if config.shard_frozen else ():
+        share_out_frozen(helper, mesh)
 
 
 def recomputed(unit: nn.Module) -> Callable[..., Any]:

@@ -48,6 +48,9 @@ class PreviewerRecipe:
     def prepared(self) -> list[nn.Module]:
         return [self.previewer]
 
+    def helpers(self) -> list[nn.Module]:
+        return [self.semantic_compressor]
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.previewer}
 

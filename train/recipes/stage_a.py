@@ -59,6 +59,9 @@ class StageARecipe:
     def prepared(self) -> list[nn.Module]:
         return list(self.networks().values())
 
+    def helpers(self) -> list[nn.Module]:
+        return []
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"generator": self.stage_a, "discriminator": self.discriminator}
 

@@ -75,6 +75,10 @@ class StageBRecipe:
     def prepared(self) -> list[nn.Module]:
         return list(self.networks().values())
 
+    def helpers(self) -> list[nn.Module]:
+        frozen = [] if "semantic_compressor" in self.learning else [self.semantic_compressor]
+        return [self.stage_a, *self.encoders.encoders.values(), *frozen]
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.player}
 

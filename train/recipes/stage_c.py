@@ -66,6 +66,9 @@ class StageCRecipe:
     def prepared(self) -> list[nn.Module]:
         return [self.stage_c]
 
+    def helpers(self) -> list[nn.Module]:
+        return [self.semantic_compressor, *self.encoders.encoders.values(), *self.viewer.networks.values()]
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.stage_c}
 

@@ -40,6 +40,9 @@ class Wrapper:
     def prepared(self) -> list[nn.Module]:
         return [self.base.network]
 
+    def helpers(self) -> list[nn.Module]:
+        return self.base.helpers()
+
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.base.network}
 
