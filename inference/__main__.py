@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from inference.command import carry_out
 from inference.config import Config
 from modules.overrides import with_escaped_keys
-from modules.schema import from_plain
+from modules.schema import from_plain, one_line
 
 CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
 TEXT_KEYS = ("prompt", "negative_prompt")
@@ -99,7 +99,7 @@ def is_list(value: str) -> bool:
 
 def say(problem: object, status: int) -> int:
     """Print a problem as one line; returns the status."""
-    print("error:", " ".join(str(problem).split()), file=sys.stderr)
+    print("error:", one_line(problem), file=sys.stderr)
     return status
 
 

@@ -1,17 +1,19 @@
 """The networks by the names that configs, files and folders call them."""
 
-import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
+
+import torch
 
 from modules.adapters.controlnet import ControlNet
 from modules.adapters.ip_adapter import IPAdapter
 from modules.adapters.pidinet import PiDiNet
 from modules.adapters.saliency import MicroResNet
 from modules.discriminator import Discriminator
+from modules.limits import check_sizes
 from modules.network import Network
 from modules.previewer import Previewer
-from modules.schema import nearest
+from modules.schema import convert, nearest
 from modules.semantic_compressor import SemanticCompressor
 from modules.stage_a import StageA
 from modules.stage_b import StageB
@@ -29,17 +31,29 @@ NETWORKS: dict[str, type[Network]] = {
     "saliency": MicroResNet,
     "pidinet": PiDiNet,
 }
+# What constructors, torch's among them, raise for values that contradict each other.
+BUILDING = (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError)
 
 
 def build(network: str, config: Mapping[str, Any]) -> Network:
     """Make the network of that name with these constructor keywords and fresh weights.
 
-    Works under `torch.device("meta")`. ValueError names the nearest valid name of a network or keyword.
+    Works under `torch.device("meta")`. ValueError names the nearest valid name of a network or keyword, or
+    the keyword of a value that no network can be made of.
     """
     if network not in NETWORKS:
         raise ValueError(f"network {network!r} is not known; {nearest(network, NETWORKS)}")
-    keywords = list(inspect.signature(NETWORKS[network].__init__).parameters)[1:]
-    for key in config:
-        if key not in keywords:
-            raise ValueError(f"config of {network}: keyword {key!r} is not known; {nearest(key, keywords)}")
-    return NETWORKS[network](**config)
+    kind, where = NETWORKS[network], f"config of {network}"
+    hints = {name: hint for name, hint in get_type_hints(kind.__init__).items() if name != "return"}
+    for key, value in config.items():
+        if key not in hints:
+            raise ValueError(f"{where}: keyword {key!r} is not known; {nearest(key, hints)}")
+        convert(hints[key], value, f"{where}: {key}")
+    check_sizes(config, f"{where}: ")
+    try:
+        return kind(**config)
+    except (ValueError, torch.OutOfMemoryError):
+        raise
+    except BUILDING as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{where}: nothing can be built of it ({reason})") from error

@@ -2,18 +2,29 @@
 
 import difflib
 import math
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+MOST_BITS = 63  # of a whole number
+NO_TEXT = re.compile("[\\0\ud800-\udfff]")  # ends a text in C; half a character
+MOST_LETTERS = 1000  # of a message: names and values in it may come from a stranger's file
 ABSENT = "???"  # how OmegaConf writes a value that the user must give
 KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
 
 class ConfigError(ValueError):
     """A mistake in the settings: says which key, what was expected, what was found."""
+
+
+def one_line(problem: object) -> str:
+    """A message on one line of bounded length, without characters that a terminal would obey."""
+    words = " ".join(str(problem)[: 4 * MOST_LETTERS].split())
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in words)
+    return shown if len(shown) <= MOST_LETTERS else f"{shown[:MOST_LETTERS]} …"
 
 
 def bounded(default: Any, least: float | None = None, most: float | None = None) -> Any:
@@ -57,6 +68,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     """`value` as the type that `hint` asks for; raises ConfigError when it is something else."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
+        check_all(value, where)
         return value
     if origin in (Union, types.UnionType):
         return _convert_union(arguments, value, where)
@@ -70,11 +82,34 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_sequence(hint, value, where)
     if origin in (dict, Mapping) or hint is dict:
         return _convert_mapping(hint, value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+    if not isinstance(value, (int, float) if hint is float else hint) or (
+        isinstance(value, bool) and hint is not bool
+    ):
         raise ConfigError(f"{where}: expected {describe(hint)}, found {value!r}")
-    return value
+    check_scalar(value, where)
+    return float(value) if hint is float else value
+
+
+def check_scalar(value: Any, where: str) -> None:
+    """Raise ConfigError for a number that is not finite or beyond 64 bits, and for text that is none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: expected a finite number, found {value}")
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        raise ConfigError(f"{where}: expected a number below 2**{MOST_BITS}, found a larger one")
+    if isinstance(value, str) and NO_TEXT.search(value):
+        raise ConfigError(f"{where}: expected text, found a character that is none in {value[:80]!r}")
+
+
+def check_all(value: Any, where: str) -> None:
+    """The same for all that there is in plain data."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_all(item, join(where, key))
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            check_all(item, f"{where}[{i}]")
+    else:
+        check_scalar(value, where)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -143,11 +178,16 @@ def _convert_mapping(hint: Any, value: Any, where: str) -> dict:
 
 
 def _check_bounds(value: Any, limits: Mapping[str, Any], where: str) -> None:
+    """Of a number, or of each in a list or mapping."""
     least, most = limits.get("least"), limits.get("most")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_bounds(item, limits, join(where, key))
+    if isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_bounds(item, limits, f"{where}[{i}]")
     if not isinstance(value, int | float):
         return
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{where}: expected a finite number, found {value}")
     if least is not None and value < least:
         raise ConfigError(f"{where}: expected at least {least}, found {value}")
     if most is not None and value > most:

@@ -33,7 +33,7 @@ from inference import Cascade, Picture, Request, StageSettings
 from inference.progress import ProgressBar
 from inference.sources import fit, source_size
 from modules.pictures import contact_sheet, to_image
-from modules.schema import from_plain
+from modules.schema import from_plain, one_line
 from scripts.scores import clip_score, fid, reconstruct, score_pairs, score_prompts
 
 MAX_SHOWN = 36  # pictures on a contact sheet
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         report = evaluate(cascade, options.data, plan, options.out.parent)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     write_whole(options.out, json.dumps({"run": options.run, **report}, indent=2) + "\n")
     print(

@@ -10,8 +10,9 @@ import torch
 
 from modules.adapters.lora_state import LoRAState
 from modules.network import Network
-from modules.registry import build
-from modules.weights import contents, describe, find_weights, folder_around
+from modules.schema import one_line
+from modules.weights import contents, find_weights, folder_around
+from modules.weights.loading import pick_part, skeleton
 from modules.weights.lora_files import find_lora
 from modules.weights.parts import Part
 from modules.weights.sources import open_source
@@ -27,7 +28,7 @@ def run_command(command: Callable[[], None]) -> int:
     try:
         command()
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     return 0
 
@@ -50,9 +51,7 @@ def holds_lora(path: Path) -> bool:
 
 def meta_network(path: Path, name: str) -> Network:
     """The structure of network `name` in a file, without its weights."""
-    _, config = describe(find_weights(path, name), name)
-    with torch.device("meta"):
-        return build(name, config)
+    return skeleton(pick_part(find_weights(path, name), name))
 
 
 def in_format(state: LoRAState, dtype: torch.dtype) -> LoRAState:

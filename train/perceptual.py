@@ -1,6 +1,5 @@
 """Perceptual distance: how differently two pictures look to a VGG16 (LPIPS, Zhang et al. 2018)."""
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules import normalise_images
+from modules.weights.pickled import read_pickled
 
 # Channels of VGG16's convolutions ("D" of Simonyan & Zisserman 2014, table 1); "M" halves the size.
 VGG16_LAYERS: tuple[int | str, ...] = (
@@ -74,8 +74,8 @@ def _read(path: str | Path, what: str, advice: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: {what} are not there; {advice} or set recipe.perceptual_weight=0")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        return read_pickled(path)
+    except ValueError as error:
         raise ValueError(f"{path}: expected {what}, found a file that torch cannot read; {advice}") from error
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from modules.weights.files import HEADER_KEY
 from modules.weights.folders import TOKENIZER_FILES
+from modules.weights.headers import HEADER_KEY
 from modules.weights.layouts import diffusers
 from modules.weights.lazy import LazyTensor, State
 from modules.weights.parts import ENCODERS, NATIVE, Part

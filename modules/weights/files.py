@@ -12,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from modules.network import Network
+from modules.weights.headers import HEADER_KEY, parse_header
 from modules.weights.lazy import lazy_state
 from modules.weights.pickled import ENDINGS
+from modules.weights.plain_data import head_of, parse_json, read_json
 from modules.weights.writing import write_tensors
 
-HEADER_KEY = "kaskade"
 SAMPLED_BLOCKS, BLOCK_BYTES = 64, 65536
 
 
@@ -52,28 +53,19 @@ def read_header(path: str | Path, name: str | None = None) -> dict[str, Any]:
     return header.get("parts", {}).get(name, header)
 
 
-def parse_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    """Our header among a file's metadata; {} where there is none, ValueError where it is not readable."""
-    return parse_json((metadata or {}).get(HEADER_KEY, "{}"), f"{path}: its header")
-
-
-def parse_json(text: str, where: str) -> dict[str, Any]:
-    """The mapping in a text; ValueError, beginning with `where`, when there is none."""
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not readable: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{where}: expected a mapping, found {type(found).__name__}")
-    return found
-
-
 def read_index(path: Path) -> dict[str, str]:
     """The names of files by the tensors in them, of the index of weights in several files."""
-    files = parse_json(path.read_text(encoding="utf-8"), str(path)).get("weight_map")
-    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+    files = read_json(path).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(map(_is_beside, files.values())):
         raise ValueError(f"{path}: not an index of weight files; expected their names under weight_map")
     return files
+
+
+def _is_beside(file: Any) -> bool:
+    """Whether this is the name of a weight file in the index's own folder."""
+    return (
+        isinstance(file, str) and Path(file).name == file and Path(file).suffix in (".safetensors", *ENDINGS)
+    )
 
 
 def read_tensors(
@@ -103,7 +95,10 @@ def opened(path: str | Path, device: str | torch.device = "cpu") -> Any:
     """A safetensors file, open (also as a context) until nothing refers to it; errors as in `read_header`."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: there is no such weight file")
+    head = head_of(Path(path))
     try:
-        return safe_open(path, "pt", device=str(device))
+        file = safe_open(path, "pt", device=str(device))
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error})") from error
+    parse_json(head, f"{path}: its header")  # which takes the last of two tensors of one name
+    return file

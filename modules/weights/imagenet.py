@@ -1,13 +1,11 @@
 """The semantic compressor with a backbone that torchvision trained on ImageNet, as the release began."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from modules.semantic_compressor import SemanticCompressor
+from modules.weights.pickled import read_pickled
 
 ENDING = ".pth"  # torchvision's own; every other weight file is safetensors
 PREFIX = "features."
@@ -19,11 +17,11 @@ def compressor_from_imagenet(path: Path, changes: Mapping[str, Any]) -> Semantic
     ValueError when the file is not one of torchvision's EfficientNetV2-S. Nothing in it is run.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = read_pickled(path)
         backbone = {key.removeprefix(PREFIX): t for key, t in state.items() if key.startswith(PREFIX)}
         compressor = SemanticCompressor(**changes)
         compressor.backbone.load_state_dict(backbone)
-    except (RuntimeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: not torchvision's efficientnet_v2_s ({reason})") from error
     return compressor

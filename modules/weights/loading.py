@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
+from modules.limits import at_most
 from modules.network import Network
 from modules.registry import NETWORKS, build
 from modules.weights import imagenet
 from modules.weights.folders import encoder_folder, folder_around, is_component, weights_in_folder
 from modules.weights.parts import ENCODERS, Part, read_parts
+
+MORE, SOME = 4, 1000  # more tensors than a file has: the difference can still be named one by one
 
 
 def find_weights(path: str | Path, name: str, ema: bool = True) -> Path:
@@ -96,12 +99,24 @@ def filled(
     changes: Mapping[str, Any] | None = None,
 ) -> Network:
     """The network of a part, with its weights; keywords and errors as in `load_network`."""
-    with torch.device("meta"):
-        network = build(part.name, {**part.config, **(changes or {})})
+    network = skeleton(part, changes)
     check_tensors(part.origin or part.name, network.state_dict(), part.state)
     tensors = {key: tensor.to(dtype).read().to(device) for key, tensor in part.state.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     return network
+
+
+def skeleton(part: Part, changes: Mapping[str, Any] | None = None) -> Network:
+    """The network of a part without its weights. ValueError when its config makes none of about its size.
+
+    The config may be a stranger's: one that asks for far more tensors than there are is stopped on the way.
+    """
+    where = part.origin or part.name
+    try:
+        with torch.device("meta"), at_most(MORE * len(part.state) + SOME, f"config of {part.name}"):
+            return build(part.name, {**part.config, **(changes or {})})
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; the file has {len(part.state)} tensors") from error
 
 
 def describe(file: str | Path, name: str | None = None) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from modules.adapters.lora_state import Factors, LoRAState
 from modules.schema import nearest
-from modules.weights.files import HEADER_KEY, opened, parse_header, read_tensors
+from modules.weights.files import opened, read_tensors
+from modules.weights.headers import HEADER_KEY, parse_header
 from modules.weights.lazy import lazy_state
 from modules.weights.loading import find_weights
 from modules.weights.lora_layouts import LAYOUTS, read_named, unfolded, write_named

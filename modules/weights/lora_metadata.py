@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from modules.adapters.lora_state import Factors, LoRAState
-from modules.weights.files import HEADER_KEY
+from modules.weights.headers import HEADER_KEY
 from modules.weights.lora_layouts import LAYOUTS, spelt
 
 PEFT_KEY = "lora_adapter_metadata"  # of diffusers; peft itself has it in a file beside

@@ -9,10 +9,10 @@ from typing import Any
 from modules.network import plain
 from modules.registry import NETWORKS
 from modules.weights import official
-from modules.weights.files import parse_json
 from modules.weights.folders import tokenizer_folder
 from modules.weights.layouts import clip, comfyui, diffusers
 from modules.weights.lazy import LazyTensor, State
+from modules.weights.plain_data import read_json
 from modules.weights.sources import open_source
 
 ENCODERS = ("text_encoder", "image_encoder")
@@ -101,7 +101,7 @@ def believing(part: Part, file: Path) -> Part:
     """The part with what the config.json of a diffusers or transformers folder says of it."""
     if not file.is_file():
         return part
-    found = parse_json(file.read_text(encoding="utf-8"), str(file))
+    found = read_json(file)
     if part.name in ENCODERS:
         return Part(part.name, found, part.state)
     if found.get("_class_name", "").lower() != diffusers.CLASSES.get(part.name, "").lower():

@@ -7,20 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modules.weights.pickle_scan import check_pickled
+
 ENDINGS = (".pt", ".ckpt", ".bin")
 WRAPPERS = ("state_dict", "model", "module")
 AVERAGED = ("ema", "ema_state_dict", "model_ema")
 
 
-def read_pickled(path: Path, ema: bool = True) -> dict[str, Tensor]:
+def read_pickled(path: str | Path, ema: bool = True) -> dict[str, Tensor]:
     """The tensors of a state dict, which may lie inside {"state_dict": …}, {"model": …} or {"ema": …}.
 
     ema: take averaged weights where there are both. ValueError, one line, when the file holds no state dict
-    or anything but plain data.
+    or anything but plain data, or names with more numbers than it holds.
     """
+    path = Path(path)
     try:
+        check_pickled(path)
         content = load_plain(path)
         found = state_inside(content, (*AVERAGED, *WRAPPERS) if ema else (*WRAPPERS, *AVERAGED))
+        check_room(found, path.stat().st_size)
     except OSError:
         raise
     except Exception as error:  # torch's unpickler raises all kinds on files that are not whole
@@ -49,6 +54,19 @@ def state_inside(content: Any, wrappers: tuple[str, ...]) -> dict[str, Tensor]:
         if found := state_inside(content.get(wrapper), wrappers):
             return found
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def check_room(state: Mapping[str, Tensor], num_bytes: int) -> None:
+    """Raise ValueError for tensors that, written out, are far larger than the file (a number repeated, say).
+
+    Also for those that are no plain arrays. Twice its size is allowed: two names may share one tensor.
+    """
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise ValueError(f"{name} is not a plain tensor")
+    total = sum(tensor.numel() * tensor.itemsize for tensor in state.values())
+    if total > 2 * num_bytes:
+        raise ValueError(f"its tensors would take {total} bytes, the file has {num_bytes}")
 
 
 def _names(content: Any) -> str:

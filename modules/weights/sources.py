@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from modules.weights.files import opened, parse_header, read_index
+from modules.weights.files import opened, read_index
+from modules.weights.headers import parse_header
 from modules.weights.lazy import LazyTensor, lazy_state
 from modules.weights.pickled import ENDINGS, read_pickled
 from modules.weights.writing import DTYPES

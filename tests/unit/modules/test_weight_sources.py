@@ -99,7 +99,7 @@ def test_damaged_pickled_files(content: bytes, tmp_path: Path) -> None:
     [
         ("[1]", "its header: expected a mapping, found list"),
         ('{"network": "lora", "layout": "official"}', "its header says lora, without the config"),
-        ('{"network": "previewer", "config": []}', "its header says previewer, without the config"),
+        ('{"network": "previewer", "config": []}', r"its header\.config: expected settings, found \[\]"),
     ],
 )
 def test_headers_that_describe_no_network(
