@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from dataset_tools.data_config import DataConfig
 from dataset_tools.decode import decode
 from dataset_tools.fetch import ShardReader
+from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.latents import Latents
 from dataset_tools.sample_refs import Report, SampleRef, ShardIndexer, Skipped, sample_rng
 from dataset_tools.sources import one_line
 from dataset_tools.walker import Walker
@@ -21,9 +23,15 @@ SNAPSHOT_EVERY = 32
 
 
 class Batch(TypedDict):
-    """Pictures of one size and what belongs to them, row by row."""
+    """Pictures of one size and what belongs to them, row by row; or, of precomputed shards, in the place of
+    `images` what networks made of them (see dataset_tools.latents): which, the shards and the recipe say."""
 
     images: Tensor  # uint8 [B, 3, H, W]
+    latents: NotRequired[Tensor]  # [B, c, h, w], of the semantic compressor
+    stage_a_latents: NotRequired[Tensor]  # [B, c, h, w]
+    image_embeds: NotRequired[Tensor]  # [B, 1, c]
+    text_tokens: NotRequired[Tensor]  # [B, L, D], states of `captions`
+    text_pooled: NotRequired[Tensor]  # [B, 1, P]
     control: NotRequired[Tensor]  # uint8 [B, c, h, w], what a control filter made of them
     captions: list[str]
     keys: list[str]
@@ -43,10 +51,11 @@ class Item(NamedTuple):
     error: str = ""
 
 
-Rows = tuple[list[tuple[SampleRef, Tensor]], float]
+Row = dict[str, Tensor]
+"""What a batch holds of one sample, by name."""
+Rows = tuple[list[tuple[SampleRef, Row]], float]
 """Decoded rows of a rank, and the share that their loss counts."""
-
-Picture = Callable[[SampleRef, Report], Tensor | None]
+Decoder = Callable[[SampleRef, Report], Row | None]
 """Decodes a reference; None, and a report, when that fails."""
 
 
@@ -64,7 +73,7 @@ class WorkerDataset(IterableDataset):
     by_samples: True: all workers of all ranks walk the same global batches of batch_size · world_size rows;
     the n-th worker takes every n-th of them and decodes the rows of its rank. False: each walks its own share
     of the shards, a lane of its own. lanes: where to go on; one, or one per worker. first: the worker's lane
-    that is next.
+    that is next. latents: what the shards hold in the place of pictures, if they do.
     """
 
     config: DataConfig
@@ -75,13 +84,14 @@ class WorkerDataset(IterableDataset):
     by_samples: bool
     lanes: list[Lane]
     first: int = 0
+    latents: Latents | None = None
 
     def __iter__(self) -> Iterator[Item]:
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         skipped: list[Skipped] = []
         reader = ShardReader(self.config.cache_dir, self.config.cache_gb)
-        indexer = ShardIndexer(self.config, self.seed, reader, skipped.append)
+        indexer = ShardIndexer(self.config, self.seed, reader, skipped.append, self.latents)
         if self.by_samples:
             lane, turn, stride = 0, worker, num_workers
         else:
@@ -96,7 +106,9 @@ class WorkerDataset(IterableDataset):
                 number = walker.num_batches - 1
                 if number < start or (number - start) % stride != turn:
                     continue
-                batch = make_batch(refs, rows, self.config, self.seed, reader, skipped.append, control)
+                batch = make_batch(
+                    refs, rows, self.config, self.seed, reader, skipped.append, control, self.latents
+                )
                 snapshot = walker.state() if number % SNAPSHOT_EVERY == 0 else None
                 yield Item(lane, number, walker.epoch, batch, snapshot, skipped[:])
                 skipped.clear()
@@ -135,10 +147,11 @@ def make_batch(
     reader: ShardReader,
     report: Report,
     control: ControlFilter | None = None,
+    latents: Latents | None = None,
 ) -> Batch | None:
     """Decode some rows of a batch of references; None when no picture of the whole batch can be decoded.
 
-    control: makes the control pictures of what was decoded.
+    control: makes the control pictures of what was decoded. latents: what there is in place of pictures.
 
     A picture that fails gives its row to the next one of the whole batch that does not. Which one that is
     depends on the batch alone, not on who decodes which rows, and the walk goes on as if nothing had
@@ -148,54 +161,55 @@ def make_batch(
     no row left borrows one of the others', with share 0: all ranks take part in every step.
     """
 
-    def picture(ref: SampleRef, tell: Report) -> Tensor | None:
-        return _picture(ref, config, seed, reader, tell)
+    def decoded(ref: SampleRef, tell: Report) -> Row | None:
+        return _decoded(ref, config, seed, reader, tell, latents)
 
     pick = _full_rows if config.epochs is None else _own_rows
-    rows_of_rank, share = pick(refs, rows, picture, report)
+    rows_of_rank, share = pick(refs, rows, decoded, report)
     if not rows_of_rank:
         return None
-    chosen, images = zip(*rows_of_rank, strict=True)
-    batch = Batch(
-        images=torch.stack(images),
-        captions=[ref.caption for ref in chosen],
-        keys=[ref.key for ref in chosen],
-        facts=[ref.facts for ref in chosen],
-    )
+    chosen, found = zip(*rows_of_rank, strict=True)
+    tensors = {name: torch.stack([row[name] for row in found]) for name in found[0]}
+    about = {
+        "captions": [ref.caption for ref in chosen],
+        "keys": [ref.key for ref in chosen],
+        "facts": [ref.facts for ref in chosen],
+    }
+    batch = cast(Batch, {**tensors, **about})
     if config.epochs is not None:
         batch["share"] = share
     if control is not None:
-        pairs = zip(images, chosen, strict=True)
+        pairs = zip(batch["images"], chosen, strict=True)
         batch["control"] = torch.cat([_control(image, ref, seed, control) for image, ref in pairs])
     return batch
 
 
-def _full_rows(refs: list[SampleRef], rows: range, picture: Picture, report: Report) -> Rows:
+def _full_rows(refs: list[SampleRef], rows: range, decoded: Decoder, report: Report) -> Rows:
     """As many rows as asked for; none when no picture can be decoded."""
-    tried: dict[int, Tensor | None] = {}
+    tried: dict[int, Row | None] = {}
     found = []
     for row in rows:
         for place in (*range(row, len(refs)), *range(row)):
             if place not in tried:
-                tried[place] = picture(refs[place], report)
-            if (image := tried[place]) is not None:
-                found.append((refs[place], image))
+                tried[place] = decoded(refs[place], report)
+            if (row_found := tried[place]) is not None:
+                found.append((refs[place], row_found))
                 break
         else:
             return [], 1.0
     return found, 1.0
 
 
-def _own_rows(refs: list[SampleRef], rows: range, picture: Picture, report: Report) -> Rows:
+def _own_rows(refs: list[SampleRef], rows: range, decoded: Decoder, report: Report) -> Rows:
     """Each of these rows that can be decoded; else one of the others', whose failures their owner reports."""
-    images = ((ref, picture(ref, report)) for ref in refs[rows.start : rows.stop])
-    found = [(ref, image) for ref, image in images if image is not None]
+    tried = ((ref, decoded(ref, report)) for ref in refs[rows.start : rows.stop])
+    found = [(ref, row) for ref, row in tried if row is not None]
     if found:
         return found, 1.0
     others = (*refs[: rows.start], *refs[rows.stop :])
     for ref in others:
-        if (image := picture(ref, lambda skipped: None)) is not None:
-            return [(ref, image)], 0.0
+        if (row := decoded(ref, lambda skipped: None)) is not None:
+            return [(ref, row)], 0.0
     return [], 0.0
 
 
@@ -206,16 +220,27 @@ def _control(image: Tensor, ref: SampleRef, seed: int, control: ControlFilter) -
     return (made * 255).round().byte()
 
 
-def _picture(
-    ref: SampleRef, config: DataConfig, seed: int, reader: ShardReader, report: Report
-) -> Tensor | None:
-    """The pixels of a reference, uint8 [3, *bucket]; None, and a report, when they cannot be had."""
-    rng = sample_rng(seed, ref.epoch, ref.key, "picture")
+def _decoded(
+    ref: SampleRef,
+    config: DataConfig,
+    seed: int,
+    reader: ShardReader,
+    report: Report,
+    latents: Latents | None,
+) -> Row | None:
+    """The pixels of a reference, uint8 [3, *bucket], or its latents; None, and a report, without them."""
     try:
+        if latents is not None:
+            return latents.read(
+                lambda start, count: reader.read(ref.shard, ref.offset + start, count),
+                *(ref.num_bytes, ref.bucket, ref.epoch, ref.caption),
+            )
         data = reader.read(ref.shard, ref.offset, ref.num_bytes)
-        return decode(data, ref.picture, ref.bucket, config.crop, config.flip, rng)
+        rng = sample_rng(seed, ref.epoch, ref.key, "picture")
+        how = config.crop, config.flip, rng, config.max_megapixels
+        return {"images": decode(data, ref.picture, ref.bucket, *how)}
     except OSError as error:
-        report(Skipped("shard", ref.shard, one_line(error)))
-    except ValueError as error:
-        report(Skipped("picture", f"{ref.shard}:{ref.key}", one_line(error)))
+        report(Skipped(Kind.UNREACHABLE, ref.shard, one_line(error)))
+    except UnusableError as error:
+        report(Skipped(error.kind, f"{ref.shard}:{ref.key}", one_line(error)))
     return None

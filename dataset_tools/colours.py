@@ -6,6 +6,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageCms
 
+MAX_PROFILE_BYTES = 1 << 22
+"""A longer colour profile is passed over; the transforms made last are kept in memory with theirs."""
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a decoded picture to mode RGB: deep pixels scaled, transparent places white, colours sRGB.
@@ -13,6 +16,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises what Pillow raises for a mode that it cannot convert.
     """
     profile = image.info.get("icc_profile")
+    if profile and len(profile) > MAX_PROFILE_BYTES:
+        profile = None
     return _to_srgb(_on_white(_to_8_bit(image)), profile)
 
 
@@ -61,7 +66,7 @@ _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Return the transform to sRGB; None where plain conversion is right (sRGB) or the profile is no use."""
     try:

@@ -7,6 +7,7 @@ from typing import Any
 from dataset_tools.buckets import RELEASED_RATIOS, Buckets
 from dataset_tools.decode import CROPS
 from dataset_tools.filters import Filter
+from dataset_tools.images import MAX_MEGAPIXELS
 from modules.adapters.filters import ControlFilter, build_filter
 
 SPLITS = ("auto", "shards", "samples")
@@ -33,6 +34,7 @@ class DataConfig:
     alternative_caption: str | None = None
     alternative_share: float = 0.0
     missing_caption: str = "skip"
+    max_megapixels: float = MAX_MEGAPIXELS
     shuffle: int = 10000
     split: str = "auto"
     num_workers: int = 4
@@ -50,6 +52,7 @@ class DataConfig:
             _require(self.epochs >= 1, "epochs", self.epochs, "at least 1, or null for no end")
         for key in ("shuffle", "num_workers", "cache_gb"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
+        _require(self.max_megapixels > 0, "max_megapixels", self.max_megapixels, "more than 0")
         for key in ("random_ratio", "flip", "alternative_share"):
             _require(0 <= getattr(self, key) <= 1, key, getattr(self, key), "a share from 0 to 1")
         for key, known in (("crop", CROPS), ("split", SPLITS), ("missing_caption", MISSING_CAPTIONS)):

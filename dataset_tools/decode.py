@@ -9,20 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataset_tools.buckets import Size, cover
-from dataset_tools.images import open_image
+from dataset_tools.images import MAX_MEGAPIXELS, open_image
 
 Place = tuple[int, int]  # (top, left) of a crop in px
 
 
-def decode(data: bytes, picture: Size, bucket: Size, crop: str, flip: float, rng: Random) -> Tensor:
+def decode(
+    data: bytes,
+    picture: Size,
+    bucket: Size,
+    crop: str,
+    flip: float,
+    rng: Random,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Tensor:
     """Decode a picture of any format, resize it to cover its bucket and crop the rest away.
 
     picture: its (height, width) px by the header. crop: one of CROPS. flip: chance of mirroring left and
     right. rng: decides all that is random, so that one picture always comes out the same.
-    Returns uint8 [3, *bucket]. Raises ValueError when the picture cannot be decoded.
+    Returns uint8 [3, *bucket]. Raises UnusableError when the picture cannot be decoded or has another size.
     """
     height, width = cover(picture, bucket)
-    pixels = torch.from_numpy(np.array(open_image(data, at_least=(width, height))))  # [H, W, 3]
+    image = open_image(data, (width, height), claimed=picture[::-1], max_megapixels=max_megapixels)
+    pixels = torch.from_numpy(np.array(image))  # [H, W, 3]
     pixels = fit(pixels.permute(2, 0, 1), bucket, crop, rng)
     return (pixels.flip(2) if rng.random() < flip else pixels).contiguous()
 

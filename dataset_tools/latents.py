@@ -7,6 +7,8 @@ A shard is foreign input: a member is read by its place, and only what has the s
 
 import hashlib
 import json
+import os
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,14 +21,13 @@ import torch
 from torch import Tensor
 
 from dataset_tools.buckets import Size
+from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.sources import connect, is_remote
 from modules.conditions import TextFeatures, compressor_grid
 from modules.schema import ConfigError, bounded, from_plain, join, nearest
-from modules.weights.tensors import parse_tensors
+from modules.weights.tensors import parse_tensors, tensor_bytes
 
 FACTS_NAME, EMPTY_NAME = "precomputed.json", "empty.safetensors"
-PLAIN, COMPRESSED = "safetensors", "safetensorsz"
-"""The endings of members; the second is the first through `packed`."""
 PARTS = ("semantic_compressor", "stage_a", "image_encoder", "text_encoder")
 SEEN_BY = ("image_size_px", "multiple_px", "aspect_ratios", "inverse_ratios", "random_ratio", "crop", "flip")
 """The settings of `data` that decide what the networks saw of a picture."""
@@ -92,7 +93,18 @@ class Latents:
         return DTYPES[self.facts.dtype]
 
     def read(self, member: Read, num_bytes: int, bucket: Size, epoch: int, caption: str) -> dict[str, Tensor]:
-        """The tensors of a sample as a batch calls them. Raises ValueError for a member that is not sound."""
+        """The tensors of a sample as a batch calls them.
+
+        Raises UnusableError for a member that is not sound, OSError when it cannot be had.
+        """
+        try:
+            return self._read(member, num_bytes, bucket, epoch, caption)
+        except ValueError as error:
+            raise UnusableError(Kind.LATENTS, str(error)) from error
+
+    def _read(
+        self, member: Read, num_bytes: int, bucket: Size, epoch: int, caption: str
+    ) -> dict[str, Tensor]:
         if self.facts.compressed:
             data = unpacked(member(0, num_bytes))
             member, num_bytes = lambda start, count: data[start : start + count], len(data)
@@ -231,6 +243,36 @@ def read_facts(folder: str) -> Facts | None:
         if not part.shape or min(*part.shape, *part.pooled, 1) < 1:
             raise ConfigError(f"{where}: networks.{name}: expected sizes of at least 1, found {part}")
     return facts
+
+
+def claim(folder: Path, facts: Facts, empty: Mapping[str, Tensor]) -> None:
+    """Write the facts and the states of the empty caption into a folder, unless they are there.
+
+    Any number of processes may do so at once. Raises ValueError when it holds something else.
+    """
+    if (found := read_facts(str(folder))) is not None:
+        if unlike := difference(found, facts):
+            raise ValueError(
+                f"{folder}: holds latents that were made otherwise: {unlike}; name another folder"
+            )
+        return
+    if foreign := sorted(folder.glob("*.tar")):
+        raise ValueError(f"{folder} holds {foreign[0].name}, which is not precomputed; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if empty:
+        _write_file(folder / EMPTY_NAME, tensor_bytes(empty))
+    _write_file(folder / FACTS_NAME, json.dumps(asdict(facts), indent=1).encode() + b"\n")
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Under a temporary name of this process's own first, so that nobody reads half of it."""
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(unfinished, 0o644)  # as others that are written
+    os.replace(unfinished, path)
 
 
 def _read_file(folder: str, name: str) -> bytes:

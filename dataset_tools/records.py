@@ -8,9 +8,21 @@ webdataset end the shard in silence or pair a picture with the caption of anothe
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, BinaryIO, NamedTuple
 
-from dataset_tools.tar_members import Content, Entry, is_picture, read_entries
+from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.tar_members import Content, Entry, is_content, is_picture, read_entries
+
+MAX_CAPTION_BYTES = 1 << 16
+"""A longer text describes no picture; text encoders read its first 77 tokens, after cutting up all of it."""
+MAX_JSON_BYTES = 1 << 18
+"""Facts are kept in memory for tens of thousands of samples."""
+MAX_MEMBERS = 10_000
+MAX_GROUP_BYTES = 1 << 29
+"""Of all members of one name up to its first dot, which are held in memory together."""
+_MAX_BYTES = {"txt": MAX_CAPTION_BYTES, "json": MAX_JSON_BYTES}
 
 
 class Sample(NamedTuple):
@@ -37,57 +49,93 @@ class Broken(NamedTuple):
 
     shard: str
     key: str
+    kind: Kind
     reason: str
 
 
 Report = Callable[[Broken], None]
 
 
-class _Group(NamedTuple):
+@dataclass
+class _Group:
     """Consecutive members of one sample: extension (lower case, without its dot) to content."""
 
     key: str
-    members: dict[str, Content]
-    problems: list[str]
+    problem: UnusableError | None = None
+    """The first that makes all of it unusable."""
+    members: dict[str, Content] = field(default_factory=dict)
+    num_bytes: int = 0
+
+    def add(self, entry: Entry) -> None:
+        """Take a member in; without its bytes when the group cannot be used anyway."""
+        self.num_bytes += entry.content.num_bytes
+        if entry.ext in self.members:
+            self.fail(UnusableError(Kind.REPEATED_MEMBER, f"holds .{entry.ext} twice"))
+        elif len(self.members) >= MAX_MEMBERS or self.num_bytes > MAX_GROUP_BYTES:
+            limits = f"{MAX_MEMBERS} members or {MAX_GROUP_BYTES} bytes"
+            self.fail(UnusableError(Kind.CROWDED, f"more than {limits} of one name"))
+        else:
+            self.fail(entry.problem)
+            self.members[entry.ext] = Content(0, 0, b"") if self.problem else entry.content
+
+    def fail(self, problem: UnusableError | None) -> None:
+        """Note a problem, if it is one and the first."""
+        self.problem = self.problem or problem
 
 
 def read_samples(
     file: BinaryIO, shard: str, report: Report, *, with_pictures: bool = True
 ) -> Iterator[Sample]:
-    """Iterate over the usable samples of an open tar file (plain or compressed; need not be seekable).
+    """Iterate over the usable samples of an open tar file (plain, seekable).
 
     shard: its name, for messages. report: called once for every broken sample and for damage of the shard.
-    with_pictures: False seeks over the pictures, whose place the samples give; the file must be a plain tar.
+    with_pictures: False seeks over the pictures, whose place the samples give.
     Damage never raises; what can be read after a damaged place is read.
     """
+
+    def is_wanted(ext: str, num_bytes: int) -> bool:
+        return num_bytes <= _MAX_BYTES.get(ext, 0) or (with_pictures and is_content(ext))
+
     index = 0
-    for group in _groups(read_entries(file, with_pictures), shard, report):
+    seen: set[str] = set()
+    for group in _groups(read_entries(file, is_wanted), shard, report):
         for key, members in _split_dotted(group):
             try:
-                if group.problems:
-                    raise ValueError(group.problems[0])
-                yield _sample(key, members, shard, index)
-            except ValueError as error:
-                report(Broken(shard, key, str(error)))
+                if group.problem:
+                    raise group.problem
+                sample = _sample(key, members, shard, index)
+                if key in seen:
+                    raise UnusableError(Kind.REPEATED_KEY, "an earlier sample of the shard has this name")
+                seen.add(key)
+                yield sample
+            except UnusableError as error:
+                report(Broken(shard, key, error.kind, str(error)))
             index += 1
 
 
+def claimed_size(facts: dict[str, Any]) -> tuple[int, int] | None:
+    """The (width, height) px that `pack` noted in a sample's json; None when it does not say."""
+    width, height = facts.get("width_px"), facts.get("height_px")
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
+
+
 def _sample(key: str, members: dict[str, Content], shard: str, index: int) -> Sample:
-    """Build the sample of these members. Raises ValueError when it is not usable."""
-    pictures = sorted((ext for ext in members if is_picture(ext)), key=lambda ext: ext.count("."))
+    """Build the sample of these members. Raises UnusableError."""
+    contents = [ext for ext in members if is_content(ext)]
+    pictures = sorted(contents, key=lambda ext: (not is_picture(ext), ext.count(".")))
     if not pictures:
-        raise ValueError(f"holds no picture, only {', '.join(members)}")
+        raise UnusableError(Kind.NO_PICTURE, f"holds no picture, only {', '.join(members):.100}")
     ext = pictures[0]  # a.jpg goes before a.mask.png
     picture = members[ext]
     if not picture.num_bytes:
-        raise ValueError(f"the picture .{ext} is empty")
+        raise UnusableError(Kind.EMPTY, f"the picture .{ext} is empty")
     caption = members.get("txt")
     return Sample(
         key=key,
         image_bytes=picture.data,
         image_ext=ext.rpartition(".")[2],
-        caption=None if caption is None else _text(caption.data, "txt").strip(),
-        facts=_facts(members["json"].data) if "json" in members else {},
+        caption=None if caption is None else _caption(caption),
+        facts=_facts(members["json"]) if "json" in members else {},
         shard=shard,
         index=index,
         image_offset=picture.offset,
@@ -95,21 +143,67 @@ def _sample(key: str, members: dict[str, Content], shard: str, index: int) -> Sa
     )
 
 
+def _caption(member: Content) -> str:
+    if member.num_bytes > MAX_CAPTION_BYTES:
+        reason = f"the caption has {member.num_bytes} bytes, more than {MAX_CAPTION_BYTES}"
+        raise UnusableError(Kind.LONG_CAPTION, reason)
+    return _text(member.data, "txt").strip()
+
+
 def _text(data: bytes, ext: str) -> str:
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"the .{ext} member is not UTF-8 text (byte {error.start})") from error
+        reason = f"the .{ext} member is not UTF-8 text (byte {error.start})"
+        raise UnusableError(Kind.ENCODING, reason) from error
+    if "\0" in text:  # so UTF-16 without its mark looks
+        raise UnusableError(Kind.ENCODING, f"the .{ext} member holds NUL characters")
+    return text
 
 
-def _facts(data: bytes) -> dict[str, Any]:
+def _facts(member: Content) -> dict[str, Any]:
+    """Read a json, as narrowly as the format is defined: what Python reads beyond it breaks others."""
+    if member.num_bytes > MAX_JSON_BYTES:
+        reason = f"the .json member has {member.num_bytes} bytes, more than {MAX_JSON_BYTES}"
+        raise UnusableError(Kind.HUGE_JSON, reason)
+    text = _text(member.data, "json")
     try:
-        facts = json.loads(_text(data, "json"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"the .json member is not JSON: {error}") from error
+        facts = json.loads(
+            text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_without_repeats
+        )
+    except RecursionError as error:
+        raise UnusableError(Kind.NESTED, "the .json member is nested too deeply") from error
+    except UnusableError:
+        raise
+    except ValueError as error:  # JSONDecodeError, and whole numbers of thousands of digits
+        raise UnusableError(Kind.NOT_JSON, f"the .json member is not JSON: {error}") from error
     if not isinstance(facts, dict):
-        raise ValueError(f"the .json member is a {type(facts).__name__}, not an object")
+        raise UnusableError(Kind.NO_OBJECT, f"the .json member is a {type(facts).__name__}, not an object")
+    if "\\ud" in text.lower() and not _is_unicode(facts):
+        raise UnusableError(Kind.ENCODING, "the .json member holds half characters (lone surrogates)")
     return facts
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise UnusableError(Kind.NOT_FINITE, f"the .json member holds {text:.20}")
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise UnusableError(Kind.REPEATED_NAME, "the .json member says a name twice")
+    return made
+
+
+def _is_unicode(facts: dict[str, Any]) -> bool:
+    try:
+        json.dumps(facts, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _split_dotted(group: _Group) -> Iterator[tuple[str, dict[str, Content]]]:
@@ -118,7 +212,7 @@ def _split_dotted(group: _Group) -> Iterator[tuple[str, dict[str, Content]]]:
     To webdataset they are one sample "cat". When there is no cat.jpg that they could belong to, what stands
     before the last dot tells them apart.
     """
-    if not group.members or any("." not in ext and is_picture(ext) for ext in group.members):
+    if not group.members or any("." not in ext and is_content(ext) for ext in group.members):
         yield group.key, group.members
         return
     parts: dict[str, dict[str, Content]] = {}
@@ -133,17 +227,13 @@ def _groups(entries: Iterator[Entry], shard: str, report: Report) -> Iterator[_G
     group: _Group | None = None
     for entry in entries:
         if entry.damage:
-            report(Broken(shard, "", entry.damage))
+            report(Broken(shard, "", entry.damage.kind, str(entry.damage)))
             if group:
-                group.problems.append(entry.damage)
+                group.fail(entry.damage)
         if group is None or entry.key != group.key:
             if group:
                 yield group
-            group = _Group(entry.key, {}, [entry.damage] if entry.damage else [])
-        if entry.ext in group.members:
-            group.problems.append(f"holds .{entry.ext} twice")
-        if entry.problem:
-            group.problems.append(entry.problem)
-        group.members[entry.ext] = entry.content
+            group = _Group(entry.key, entry.damage)
+        group.add(entry)
     if group and group.key:
         yield group

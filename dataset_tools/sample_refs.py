@@ -1,15 +1,19 @@
 """References to samples: all that batches are formed from, without the pictures' bytes."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, BinaryIO, NamedTuple
 
 from dataset_tools.buckets import Buckets, Size
 from dataset_tools.data_config import DataConfig
 from dataset_tools.fetch import ShardReader
-from dataset_tools.images import image_size
-from dataset_tools.records import Broken, Sample, read_samples
+from dataset_tools.images import check_claim, check_size, image_size
+from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.latents import FACTS_NAME, Latents
+from dataset_tools.records import MAX_CAPTION_BYTES, Broken, Sample, claimed_size, read_samples
 from dataset_tools.sources import one_line
+from dataset_tools.tar_members import LATENTS
 
 HEADER_BYTES = 1 << 16  # enough to find the size of nearly every picture
 MAX_REMEMBERED = 50_000  # samples whose listing is kept in memory, about 1 kB each
@@ -30,9 +34,9 @@ class SampleRef(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Something left out: a shard, a sample, a picture (found when decoding), or the filtered of a shard."""
+    """Something left out: a shard (no key in the name), a sample, or the filtered of a shard."""
 
-    kind: str
+    kind: Kind
     name: str
     reason: str
     num_samples: int = 1
@@ -47,14 +51,25 @@ def sample_rng(seed: int, epoch: int, key: str, purpose: str) -> Random:
 
 
 class ShardIndexer:
-    """Lists the usable samples of a shard and tells of the others."""
+    """Lists the usable samples of a shard and tells of the others.
 
-    def __init__(self, config: DataConfig, seed: int, reader: ShardReader, report: Report):
+    latents: what the shards hold in the place of pictures, if they do.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        seed: int,
+        reader: ShardReader,
+        report: Report,
+        latents: Latents | None = None,
+    ):
         self.config = config
         self.buckets: Buckets = config.buckets()
         self.seed = seed
         self.reader = reader
         self.report = report
+        self.latents = latents
         self._remembered: dict[str, list[tuple[Sample, Size]]] = {}
         self._num_remembered = 0
 
@@ -63,7 +78,7 @@ class ShardIndexer:
         try:
             file = self.reader.file(shard)
         except OSError as error:
-            self.report(Skipped("shard", shard, one_line(error)))
+            self.report(Skipped(Kind.UNREACHABLE, shard, one_line(error)))
             return []
         samples = self._remembered.get(shard)
         if samples is None:
@@ -83,23 +98,32 @@ class ShardIndexer:
                 num_filtered += 1
                 continue
             try:
+                self._check_kind(sample)
                 self._caption(sample, alternative=False)
                 listed.append((sample, self._picture_size(sample)))
-            except (ValueError, OSError) as error:
-                self.report(Skipped("sample", f"{shard}:{sample.key}", one_line(error)))
+            except UnusableError as error:
+                self.report(Skipped(error.kind, f"{shard}:{sample.key}", one_line(error)))
+            except OSError as error:
+                self.report(Skipped(Kind.UNREACHABLE, f"{shard}:{sample.key}", one_line(error)))
         if num_filtered:
-            self.report(Skipped("filtered", shard, "left out by data.filters", num_filtered))
+            self.report(Skipped(Kind.FILTERED, shard, "left out by data.filters", num_filtered))
         return listed
 
+    def _check_kind(self, sample: Sample) -> None:
+        """Raise UnusableError for latents of which nothing is known, and for a picture among latents."""
+        if (sample.image_ext in LATENTS) != (self.latents is not None):
+            reason = f"latents need {FACTS_NAME} beside their shard, and pictures must not have it"
+            raise UnusableError(Kind.LATENTS, f"found .{sample.image_ext}: {reason}")
+
     def _report_broken(self, broken: Broken) -> None:
-        if broken.key:
-            self.report(Skipped("sample", f"{broken.shard}:{broken.key}", broken.reason))
-        else:
-            self.report(Skipped("shard", broken.shard, broken.reason))
+        name = f"{broken.shard}:{broken.key}" if broken.key else broken.shard
+        self.report(Skipped(broken.kind, name, broken.reason))
 
     def _ref(self, sample: Sample, picture: Size, epoch: int) -> SampleRef:
-        rng = sample_rng(self.seed, epoch, sample.key, "reference")
-        to_random_bucket, bucket_draw, to_alternative = rng.random(), rng.random(), rng.random()
+        to_random_bucket, bucket_draw, to_alternative = self._draws(self.seed, epoch, sample.key)
+        if self.latents is not None:  # captions are all there, but of pictures only some versions
+            seen = self.latents.facts.seed, self.latents.version(epoch)
+            to_random_bucket, bucket_draw, _ = self._draws(*seen, sample.key)
         if to_random_bucket < self.config.random_ratio:
             bucket = self.buckets.sizes[int(bucket_draw * len(self.buckets.sizes))]
         else:
@@ -108,29 +132,42 @@ class ShardIndexer:
         where = sample.shard, sample.key, sample.image_offset, sample.image_num_bytes
         return SampleRef(*where, picture, bucket, caption, sample.facts, epoch)
 
+    @staticmethod
+    def _draws(seed: int, epoch: int, key: str) -> tuple[float, float, float]:
+        """What decides about a sample in an epoch, each from 0 to 1."""
+        rng = sample_rng(seed, epoch, key, "reference")
+        return rng.random(), rng.random(), rng.random()
+
     def _picture_size(self, sample: Sample) -> Size:
         """(height, width) px: as `pack` noted it in the json, else from the picture's header.
 
-        Raises ValueError or OSError when the header is not sound.
+        Raises UnusableError when the picture is not usable, as far as its header tells, OSError.
         """
-        height, width = sample.facts.get("height_px"), sample.facts.get("width_px")
-        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
-            return height, width
+        claimed, most = claimed_size(sample.facts), self.config.max_megapixels
+        if claimed:
+            with suppress(UnusableError):  # the header knows whether picture or json is to blame
+                check_size(*claimed, sample.image_num_bytes, most)
+                return claimed[1], claimed[0]
         try:
             head = min(HEADER_BYTES, sample.image_num_bytes)
-            width, height = image_size(self.reader.read(sample.shard, sample.image_offset, head))
-        except ValueError:  # some formats need more than their first bytes
+            size = image_size(self.reader.read(sample.shard, sample.image_offset, head), most)
+        except UnusableError:  # some formats need more than their first bytes
             data = self.reader.read(sample.shard, sample.image_offset, sample.image_num_bytes)
-            width, height = image_size(data)
-        return height, width
+            size = image_size(data, most)
+        check_claim(claimed, size)
+        return size[1], size[0]
 
     def _caption(self, sample: Sample, alternative: bool) -> str:
-        """The text of the field drawn, else of the other. Raises ValueError when there is none."""
+        """The text of the field drawn, else of the other. Raises UnusableError."""
         fields = [name for name in (self.config.caption, self.config.alternative_caption) if name]
         for name in reversed(fields) if alternative else fields:
             text = sample.caption if name == "txt" else sample.facts.get(name)
             if isinstance(text, str):
+                if len(text) > MAX_CAPTION_BYTES:
+                    raise UnusableError(Kind.LONG_CAPTION, f"{name} has {len(text)} characters")
                 return text
         if self.config.missing_caption == "empty":
             return ""
-        raise ValueError(f"no text in {' or '.join(fields)} (data.missing_caption=empty accepts that)")
+        raise UnusableError(
+            Kind.NO_CAPTION, f"no text in {' or '.join(fields)} (data.missing_caption=empty accepts that)"
+        )

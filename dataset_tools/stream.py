@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from dataset_tools.batches import Batch, Item, Lane, WorkerDataset
 from dataset_tools.data_config import DataConfig
+from dataset_tools.kinds import Kind
+from dataset_tools.latents import find as find_latents
 from dataset_tools.sample_refs import Skipped
 from dataset_tools.sources import expand
 
@@ -30,7 +32,8 @@ class Stream:
     "auto" takes "shards" where there are enough of them, else "samples", and says so.
 
     `skipped` counts what was left out, by kind; each is named once in the log. `wait_s` is the time in
-    seconds that the consumer has waited for batches.
+    seconds that the consumer has waited for batches. `latents`: what there is in the place of pictures, or
+    None; a consumer that needs less of it may say so by `Latents.only` before it iterates.
     Raises ValueError or FileNotFoundError, in one line, for a config that cannot work, when made; ValueError
     when it turns out on reading that nothing is usable.
     """
@@ -39,6 +42,9 @@ class Stream:
         config.check()
         self.config = config
         self.shards = expand(config.shards)
+        self.latents = find_latents(self.shards)
+        if self.latents is not None:
+            self.latents.check(config)
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.by_samples = self._split_by_samples()
         self.skipped: Counter[str] = Counter()
@@ -145,6 +151,7 @@ class Stream:
             self.by_samples,
             list(self._lanes),
             self._next_lane,
+            self.latents,
         )
         return DataLoader(
             workers,
@@ -183,7 +190,7 @@ class Stream:
         self._named.add((skipped.kind, skipped.name))
         self.skipped[skipped.kind] += skipped.num_samples
         self._first = self._first or f"{skipped.name}: {skipped.reason}"
-        level = logging.INFO if skipped.kind == "filtered" else logging.WARNING
+        level = logging.INFO if skipped.kind is Kind.FILTERED else logging.WARNING
         log.log(level, "data: skipped %s %s: %s", skipped.kind, skipped.name, skipped.reason)
 
     def _summary(self) -> str:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from dataset_tools.duplicates import signature
 from dataset_tools.fetch import ShardReader
-from dataset_tools.images import open_image, read_header
-from dataset_tools.records import Broken, Sample, read_samples
+from dataset_tools.images import MAX_MEGAPIXELS, open_image, read_header
+from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.records import Broken, Sample, claimed_size, read_samples
+from dataset_tools.sources import one_line
 
 
 class Picture(NamedTuple):
@@ -33,34 +35,30 @@ class ShardSurvey(NamedTuple):
     broken: list[Broken]
 
 
-def survey_shard(shard: str) -> ShardSurvey:
+def survey_shard(shard: str, max_megapixels: float = MAX_MEGAPIXELS) -> ShardSurvey:
     """Read and decode all of a shard, a path or URL. Never raises for what is wrong with it."""
     survey = ShardSurvey([], [])
     with closing(ShardReader()) as reader:
         try:
             file = reader.file(shard)
-        except (OSError, ValueError) as error:
-            survey.broken.append(Broken(shard, "", str(error)))
+        except OSError as error:
+            survey.broken.append(Broken(shard, "", Kind.UNREACHABLE, one_line(error)))
             return survey
         for sample in read_samples(file, shard, survey.broken.append):
             try:
-                survey.pictures.append(_look_at(sample))
-            except ValueError as error:
-                survey.broken.append(Broken(shard, sample.key, str(error)))
+                survey.pictures.append(_look_at(sample, max_megapixels))
+            except UnusableError as error:
+                survey.broken.append(Broken(shard, sample.key, error.kind, str(error)))
     return survey
 
 
-def _look_at(sample: Sample) -> Picture:
-    """Decode a sample's picture. Raises ValueError when it cannot be, or when its json is not true of it."""
+def _look_at(sample: Sample, max_megapixels: float) -> Picture:
+    """Decode a sample's picture. Raises UnusableError when training would not use it."""
     data = sample.image_bytes
-    header = read_header(data)
-    seen = open_image(data, at_least=(64, 64))  # all of the file is decoded, only to fewer pixels
-    claimed = (sample.facts.get("width_px"), sample.facts.get("height_px"))
-    size = (header.width_px, header.height_px)
-    if claimed not in ((None, None), size):
-        raise ValueError(
-            f"the json says {claimed[0]} x {claimed[1]} px, the picture has {size[0]} x {size[1]}"
-        )
+    header = read_header(data, max_megapixels)
+    claimed = claimed_size(sample.facts)
+    # Only to the pixels that a signature needs, but all of the file is decoded.
+    seen = open_image(data, (64, 64), claimed=claimed, max_megapixels=max_megapixels)
     return Picture(
         shard=sample.shard,
         key=sample.key,

@@ -1,27 +1,35 @@
 """The members of a tar that are parts of samples, with a word on every damaged place.
 
 `tarfile` ends a tar in silence at a damaged header or a missing end; here reading goes on behind it, and who
-reads knows that something may be missing.
+reads knows that something may be missing. A tar can also be made to ask for any time and memory: headers and
+gaps of any length, and sparse files, are refused.
 """
 
 import re
 import tarfile
-import zlib
-from collections.abc import Iterator
-from lzma import LZMAError
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 from dataset_tools.images import SUFFIXES
+from dataset_tools.kinds import Kind, UnusableError
 
-MAX_MEMBER_BYTES = 1 << 30
-"""A member larger than this is not a picture; refused, because compressed tars can promise any size."""
+MAX_MEMBER_BYTES = 1 << 28
+"""A larger member is not a picture."""
+MAX_GAP_BYTES = 1 << 26
+"""So much without a sound header, and the rest of a tar is given up; some 2 seconds of searching."""
+MAX_HEADER_BYTES = 1 << 20
+"""Long names and further facts of a member; tarfile would read any length into memory."""
+MAX_NAME = 1000
 
-_READ_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, LZMAError)
-"""What reading a damaged tar raises; ValueError comes from numbers in extended headers."""
+LATENTS = ("safetensors", "safetensorsz")
+"""Extensions of what `precompute` made of a picture: plain, and compressed."""
+
+_tarfile: Any = tarfile  # whose kinds of damaged headers have no types
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class Content(NamedTuple):
-    """What a member holds, and where; `data` is empty for a picture that is not to be read."""
+    """What a member holds, and where; `data` is empty for a member that is not to be read."""
 
     offset: int
     num_bytes: int
@@ -33,66 +41,124 @@ def is_picture(ext: str) -> bool:
     return f".{ext.rpartition('.')[2]}" in SUFFIXES
 
 
+def is_content(ext: str) -> bool:
+    """Say whether a member of this extension is a picture, or what `precompute` made of one."""
+    return ext in LATENTS or is_picture(ext)
+
+
 class Entry(NamedTuple):
     """One member of a tar; the last has no key when the tar ends in damage."""
 
     key: str = ""
     ext: str = ""
     content: Content = Content(0, 0, b"")
-    problem: str = ""
-    """Why the content is not to be used; empty when it is."""
-    damage: str = ""
-    """What is wrong with the tar between the member before and this one; empty when all is well."""
+    problem: UnusableError | None = None
+    """Why the content is not to be used."""
+    damage: UnusableError | None = None
+    """What is wrong with the tar between the member before and this one."""
 
 
-def read_entries(file: BinaryIO, with_pictures: bool) -> Iterator[Entry]:
-    """Iterate over the members of a tar that are parts of samples."""
-    mode: Any = "r|*" if with_pictures else "r:"  # read through as a stream, or seek
+def read_entries(file: BinaryIO, is_wanted: Callable[[str, int], bool]) -> Iterator[Entry]:
+    """Iterate over the members of a plain tar that are parts of samples.
+
+    file: seekable. is_wanted: whether the content is read of an extension and a size in bytes.
+    """
     unread: tuple[str, str] | None = None
+    archive: _Archive | None = None
     try:
-        with _Archive.open(fileobj=file, mode=mode, ignore_zeros=True, bufsize=1 << 20) as archive:
-            assert isinstance(archive, _Archive)
-            while (member := archive.next()) is not None:
-                archive.members = []  # tarfile would keep every header
-                if member.size < 0:
-                    raise tarfile.ReadError("a member of negative size")  # it would lead round in circles
-                if unread := _key_and_ext(member):
-                    damage = archive.take_problem()
-                    wanted = with_pictures or not is_picture(unread[1])
-                    yield Entry(*unread, *_content(archive, member, wanted), damage)
-                unread = None
-            damage = archive.take_problem()
-    except _READ_ERRORS as error:
-        damage = f"reading ended early: {error}"
+        archive = _Archive(fileobj=file, mode="r", ignore_zeros=True)
+        while (member := archive.next()) is not None:
+            archive.members = []  # tarfile would keep every header
+            if member.size < 0:
+                raise tarfile.ReadError("a member of negative size")  # it would lead round in circles
+            if unread := _key_and_ext(member):
+                damage = archive.take_problem()
+                content, problem = _content(archive, member, unread[1], is_wanted)
+                yield Entry(*unread, content, problem, damage)
+            unread = None
+        damage = archive.take_problem()
+    except Exception as error:  # tarfile raises all kinds on damaged headers: ValueError, OverflowError, …
+        damage = _early_end(error)
         if unread:
             yield Entry(*unread, problem=damage)
     if damage:
-        yield Entry(damage=damage)
+        yield Entry(damage=damage if archive and archive.num_headers else _not_tar(file, damage))
 
 
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, wanted: bool) -> tuple[Content, str]:
-    """Return the content of a regular member, its bytes if wanted, and what is wrong with it."""
+def _early_end(error: Exception) -> UnusableError:
+    """Why reading a tar cannot go on."""
+    reason = f"reading ended early: {error}"
+    if isinstance(error, UnusableError):
+        return UnusableError(error.kind, reason)
+    if isinstance(error, OSError):
+        return UnusableError(Kind.UNREACHABLE, reason)
+    cut = isinstance(error, tarfile.ReadError) and "unexpected end" in str(error)
+    return UnusableError(Kind.CUT if cut else Kind.DAMAGED, reason)
+
+
+def _not_tar(file: BinaryIO, damage: UnusableError) -> UnusableError:
+    """What a file without any sound header is."""
+    if damage.kind in (Kind.UNREACHABLE, Kind.ENDLESS):
+        return damage
+    file.seek(0)
+    head = file.read(16)
+    for magic, name in _COMPRESSED.items():
+        if head.startswith(magic):
+            return UnusableError(Kind.NOT_TAR, f"compressed with {name}; shards are plain tars, unpack it")
+    what = f"not a tar (starts with {head!r})" if head else "the file is empty"
+    return UnusableError(Kind.NOT_TAR, what)
+
+
+def _content(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, ext: str, is_wanted: Callable[[str, int], bool]
+) -> tuple[Content, UnusableError | None]:
+    """Return the content of a member, its bytes if wanted, and what is wrong with it."""
+    nothing = Content(0, 0, b"")
+    if not member.isreg():
+        return nothing, UnusableError(Kind.LINK, "a member is a link or device, not a file")
+    if reason := _unsafe(member.name):
+        return nothing, UnusableError(Kind.UNSAFE_NAME, f"a member's name {reason}")
     if member.size > MAX_MEMBER_BYTES:
-        return Content(0, 0, b""), f"a member has {member.size} bytes, more than {MAX_MEMBER_BYTES} bytes"
-    if not wanted:
-        return Content(member.offset_data, member.size, b""), ""
+        reason = f"a member has {member.size} bytes, more than {MAX_MEMBER_BYTES} bytes"
+        return nothing, UnusableError(Kind.OVERSIZED, reason)
+    if not is_wanted(ext, member.size):
+        return Content(member.offset_data, member.size, b""), None
     content = archive.extractfile(member)
     assert content is not None  # so for regular files only
-    return Content(member.offset_data, member.size, content.read()), ""
+    return Content(member.offset_data, member.size, content.read()), None
+
+
+def _unsafe(name: str) -> str:
+    """Why a name is refused; nothing is unpacked here, but keys reach logs and names of files."""
+    parts = re.split(r"[/\\]", name)
+    if len(name) > MAX_NAME:
+        return f"has {len(name)} characters, more than {MAX_NAME}"
+    if ".." in parts:
+        return "leads out of its folder (..)"
+    if not parts[0] or re.match(r"[A-Za-z]:", name):
+        return "is absolute"
+    if any(ord(char) < 32 or ord(char) == 127 for char in name):
+        return "holds control characters"
+    return ""
 
 
 def _key_and_ext(member: tarfile.TarInfo) -> tuple[str, str] | None:
     """Split a member's name as webdataset does; None for what is no part of a sample.
 
-    That is: links, folders, devices, hidden files (a macOS tar holds ._name beside every name), names
-    without an extension, and webdataset's own __meta__ members.
+    That is: folders, hidden files (a macOS tar holds ._name beside every name), names without an extension,
+    and webdataset's own __meta__ members.
     """
-    match = re.fullmatch(r"((?:.*/)?[^./][^./]*)\.([^/]+)", member.name)
+    match = re.fullmatch(r"((?:.*/)?[^./][^./]*)\.([^/]+)", member.name, re.DOTALL)
     meta = re.match(r"__[^/]*__($|[/.])", member.name)
-    if match is None or meta or not member.isreg() or member.issparse():
+    if match is None or meta or member.isdir():
         return None
-    key = match[1].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return key, match[2].lower()
+    return _printable(match[1]), _printable(match[2]).lower()
+
+
+def _printable(name: str) -> str:
+    """A name that can stand in a line of a log, whatever bytes it was made of."""
+    text = name[: 2 * MAX_NAME].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return re.sub(r"[\0-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class _Header(tarfile.TarInfo):
@@ -104,9 +170,33 @@ class _Header(tarfile.TarInfo):
             header = super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             archive.note(error)
+            if isinstance(error, _tarfile.SubsequentHeaderError):  # which would end the reading
+                raise _tarfile.InvalidHeaderError(str(error)) from error
             raise
-        archive.saw_end = False
+        archive.note_header()
         return header
+
+    def _proc_member(self, archive: Any) -> Any:
+        """Refuse what tarfile would follow without a limit: long extended headers, sparse files."""
+        if self.type in _EXTENDED and not 0 <= self.size <= MAX_HEADER_BYTES:
+            raise _tarfile.InvalidHeaderError("extended header of absurd length")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise _tarfile.InvalidHeaderError("sparse file")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _refuse_sparse(self, *_: Any) -> None:
+        raise _tarfile.InvalidHeaderError("sparse file")
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
+
+
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 class _Archive(tarfile.TarFile):
@@ -115,20 +205,29 @@ class _Archive(tarfile.TarFile):
     tarinfo = _Header
     members: list[tarfile.TarInfo]
     saw_end = False
-    problem = ""
+    problem: UnusableError | None = None
+    num_headers = 0
+    gap_bytes = 0
+
+    def note_header(self) -> None:
+        self.saw_end, self.gap_bytes = False, 0
+        self.num_headers += 1
 
     def note(self, error: Exception) -> None:
         """Judge a block that is no header: the end mark, a damaged header, or the end of a cut file."""
+        self.gap_bytes += tarfile.BLOCKSIZE
+        if self.gap_bytes > MAX_GAP_BYTES:
+            raise UnusableError(Kind.ENDLESS, f"{MAX_GAP_BYTES} bytes without a member")
         kind = type(error).__name__
         if kind == "EOFHeaderError":
             self.saw_end = True
         elif kind in ("EmptyHeaderError", "TruncatedHeaderError"):
             if not self.saw_end:
-                self.problem = self.problem or "the tar is cut: it has no end mark"
+                self.problem = self.problem or UnusableError(Kind.CUT, "the tar is cut: it has no end mark")
         else:
-            self.problem = f"the tar is damaged near byte {self.offset}"
+            self.problem = UnusableError(Kind.DAMAGED, f"the tar is damaged near byte {self.offset}")
 
-    def take_problem(self) -> str:
-        """Return what was noted since the last call; empty when all is well."""
-        problem, self.problem = self.problem, ""
+    def take_problem(self) -> UnusableError | None:
+        """Return what was noted since the last call."""
+        problem, self.problem = self.problem, None
         return problem

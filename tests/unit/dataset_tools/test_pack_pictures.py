@@ -111,14 +111,14 @@ def test_reencoding_and_shrinking(tmp_path):
     photos, out = tmp_path / "photos", tmp_path / "out"
     save(photos / "large.png", (400, 200))
     save(photos / "small.gif", (40, 20))
-    save(photos / "tiny.webp", (1, 300))
+    save(photos / "narrow.webp", (15, 300))
     pack(photos, out, "--reencode", "jpg", "--max-size", 100)
     found = samples(out)
     assert {s.image_ext for s in found.values()} == {"jpg"}
     assert Image.open(BytesIO(found["large.png"].image_bytes)).size == (100, 50)
     assert found["large.png"].facts["width_px"] == 100
     assert open_image(found["small.gif"].image_bytes).size == (40, 20)
-    assert open_image(found["tiny.webp"].image_bytes).size == (1, 100)
+    assert open_image(found["narrow.webp"].image_bytes).size == (5, 100)
 
 
 def test_shrinking_alone_changes_only_pictures_that_are_too_large(tmp_path):

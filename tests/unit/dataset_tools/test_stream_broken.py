@@ -49,7 +49,15 @@ def test_broken_samples_are_skipped_counted_and_named_once(
     stream = Stream(config(tmp_path, num_workers=num_workers))
     seen = {key for batch in take(stream, 12) for key in batch["keys"]}
     assert seen == {f"good{number}" for number in range(8)}
-    assert stream.skipped == {"sample": 6, "picture": 1}
+    assert stream.skipped == {
+        "no_caption": 1,
+        "no_picture": 1,
+        "encoding": 1,
+        "not_json": 1,
+        "not_picture": 1,
+        "empty": 1,
+        "cut_picture": 1,
+    }
     named = Counter(
         key
         for key in ("notext", "nopicture", "latin", "json", "header", "empty", "cut")
@@ -101,7 +109,7 @@ def test_a_cut_tar_gives_what_comes_before_the_cut(make_shards, caplog):
     stream = Stream(config(folder, batch_size=3))
     seen = {key for batch in take(stream, 12) for key in batch["keys"]}
     assert seen == {f"{n:03}" for n in range(9)}  # 009 may have lost its caption
-    assert stream.skipped["shard"] == 1
+    assert stream.skipped == {"cut": 2}
     assert sum(str(shard) in record.getMessage() for record in caplog.records) == 2  # the shard, the sample
 
 
@@ -112,7 +120,7 @@ def test_a_shard_that_disappears_is_skipped(make_shards, caplog, num_workers):
     (folder / "000002.tar").unlink()
     seen = {key for batch in take(stream, 12) for key in batch["keys"]}
     assert seen == {f"{n:03}" for n in range(16)} - {"008", "009", "010", "011"}
-    assert stream.skipped == {"shard": 1}
+    assert stream.skipped == {"unreachable": 1}
     assert sum("000002.tar" in record.getMessage() for record in caplog.records) == 1
 
 
@@ -145,10 +153,10 @@ def test_a_worker_whose_shards_are_all_broken_takes_others_in_a_later_epoch(make
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("empty", "nothing usable in .*: left out: 1 shard"),
-        ("garbage", "nothing usable in .*: left out: .*1 shard"),
-        ("captionless", "nothing usable in .*: left out: 5 sample; the first: .*missing_caption=empty"),
-        ("undecodable", "no picture can be decoded in .*: left out: 5 picture; the first: "),
+        ("empty", "nothing usable in .*: left out: 1 not_tar"),
+        ("garbage", "nothing usable in .*: left out: 1 not_tar"),
+        ("captionless", "nothing usable in .*: left out: 5 no_caption; the first: .*missing_caption=empty"),
+        ("undecodable", "no picture can be decoded in .*: left out: 5 cut_picture; the first: "),
     ],
 )
 def test_a_data_set_with_nothing_usable_ends_with_one_clear_line(
@@ -188,4 +196,4 @@ def test_a_caption_that_is_no_text_is_reported(make_tar, make_png, tmp_path):
     make_tar(tmp_path / "0.tar", members)
     stream = Stream(config(tmp_path, caption="title", batch_size=1))
     assert keys_of(take(stream, 3)) == [["b"]] * 3
-    assert stream.skipped == {"sample": 1}
+    assert stream.skipped == {"no_caption": 1}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset_tools.buckets import cover
 from dataset_tools.decode import CROPS, decode, fit
+from dataset_tools.kinds import Kind, UnusableError
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -95,7 +95,8 @@ def test_a_broken_picture_raises():
         decode(b"nothing", (8, 8), (8, 8), "center", 0, Random(0))
 
 
-def test_a_size_that_was_noted_wrong_still_gives_the_bucket():
+def test_a_size_that_was_noted_wrong_is_found_out():
     data = encoded(gradient(100, 30), "PNG")
-    assert cover((10, 10), (16, 16)) == (16, 16)
-    assert decode(data, (10, 10), (16, 16), "center", 0, Random(0)).shape == (3, 16, 16)
+    with pytest.raises(UnusableError, match="says 10 x 10 px, the picture has 100 x 30") as caught:
+        decode(data, (10, 10), (16, 16), "center", 0, Random(0))
+    assert caught.value.kind is Kind.FALSE_SIZE
