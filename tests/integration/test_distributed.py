@@ -86,8 +86,8 @@ def mode(request: pytest.FixtureRequest, settings: Settings, folder: Path) -> st
     return request.param
 
 
-def torchrun(*arguments: object) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+def torchrun(*arguments: object, ranks: int = 2) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
