@@ -119,6 +119,7 @@ def build(config: Config, recipe: Recipe, world: World, stream: Stream) -> Train
     seed_global(config.run.seed, BUILD_STEP, 0, 0)  # the same initial weights on all ranks
     recipe.build(world.device)
     if world.is_first:
+        Path(config.run.dir).mkdir(parents=True, exist_ok=True)
         recipe.export(Path(config.run.dir))  # while what it writes is whole
     players = recipe.trainable()
     if config.run.channels_last:
