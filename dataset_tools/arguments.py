@@ -1,7 +1,10 @@
 """Types of command line arguments, whose errors say what was expected."""
 
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
+from math import isfinite
+
+from dataset_tools.images import MAX_MEGAPIXELS
 
 
 def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -31,3 +34,24 @@ def num_bytes(text: str) -> int:
     if not 1 <= number < 1 << 60:
         raise ArgumentTypeError(f"expected a size such as 500M or 2G, found {text!r}")
     return int(number)
+
+
+def add_max_megapixels(parser: ArgumentParser) -> None:
+    """Declare the limit of pictures' size, which the training has too."""
+    parser.add_argument(
+        "--max-megapixels",
+        type=_positive,
+        default=MAX_MEGAPIXELS,
+        metavar="N",
+        help="data.max_megapixels of the training: larger pictures are left out (default: %(default)g)",
+    )
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not isfinite(number) or number <= 0:
+        raise ArgumentTypeError(f"expected a number above 0, found {text!r}")
+    return number

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.records import MAX_CAPTION_BYTES
+
 TABLE_SUFFIXES = (".jsonl", ".csv")
 FILE_COLUMNS = ("file_name", "filename", "file", "path", "image")
 CAPTION_COLUMNS = ("text", "caption", "prompt")
@@ -40,13 +43,20 @@ def name_key(name: str) -> str:
 
 
 def read_text_caption(path: Path) -> str:
-    """Read a caption from a text file in UTF-8, or UTF-16 with a byte order mark. Raises ValueError."""
-    data = path.read_bytes()
+    """Read a caption from a text file in UTF-8, or UTF-16 with a byte order mark. Raises UnusableError."""
+    with path.open("rb") as file:
+        data = file.read(MAX_CAPTION_BYTES + 1)
+    if len(data) > MAX_CAPTION_BYTES:
+        raise UnusableError(Kind.LONG_CAPTION, f"the caption has more than {MAX_CAPTION_BYTES} bytes")
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-16" if utf_16 else "utf-8-sig").strip()
+        text = data.decode("utf-16" if utf_16 else "utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise ValueError(f"the caption {path.name} is not UTF-8 text (byte {error.start})") from error
+        reason = f"the caption {path.name} is not UTF-8 text (byte {error.start})"
+        raise UnusableError(Kind.ENCODING, reason) from error
+    if "\0" in text:
+        raise UnusableError(Kind.ENCODING, f"the caption {path.name} holds NUL characters")
+    return text
 
 
 def find_tables(names: list[str]) -> list[str]:

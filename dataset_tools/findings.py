@@ -17,11 +17,13 @@ LONG_CAPTION_WORDS = 50
 def findings(surveys: Sequence[ShardSurvey], buckets: Buckets) -> dict[str, Any]:
     """Sum up what was found. All values are plain data; lengths in px, shares from 0 to 1."""
     pictures = [picture for survey in surveys for picture in survey.pictures]
+    all_broken = [broken for survey in surveys for broken in survey.broken]
     return {
         "shards": len(surveys),
         "samples": len(pictures),
         "bytes": sum(picture.num_bytes for picture in pictures),
-        "broken": [broken._asdict() for survey in surveys for broken in survey.broken],
+        "broken_kinds": dict(Counter(broken.kind.value for broken in all_broken).most_common()),
+        "broken": [broken._asdict() for broken in all_broken],
         "formats": dict(Counter(picture.ext for picture in pictures).most_common()),
         "width_px": _spread([picture.width_px for picture in pictures]),
         "height_px": _spread([picture.height_px for picture in pictures]),

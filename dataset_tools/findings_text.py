@@ -14,7 +14,9 @@ MAX_IN_GROUP = 4
 def findings_text(found: dict[str, Any]) -> list[str]:
     """Write the findings as lines for people."""
     lines = [f"{found['samples']} usable samples in {found['shards']} shards, {_size(found['bytes'])}"]
-    lines += _named(f"{len(found['broken'])} broken", [_broken_line(row) for row in found["broken"]])
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found["broken_kinds"].items())
+    title = f"{len(found['broken'])} broken" + (f" ({kinds})" if kinds else "")
+    lines += _named(title, [_broken_line(row) for row in found["broken"]])
     if not found["samples"]:
         return [*lines, "nothing to train on"]
     formats = ", ".join(f"{count} {ext}" for ext, count in found["formats"].items())

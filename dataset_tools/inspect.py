@@ -6,9 +6,10 @@ Every picture is decoded. Broken samples are named and do not change the exit st
 import argparse
 import json
 import os
+from functools import partial
 from pathlib import Path
 
-from dataset_tools.arguments import whole_number
+from dataset_tools.arguments import add_max_megapixels, whole_number
 from dataset_tools.buckets import RELEASED_RATIOS, Buckets
 from dataset_tools.findings import findings
 from dataset_tools.findings_text import findings_text
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data.multiple_px of the training (default: %(default)s)",
     )
     parser.add_argument("--ratios", nargs="+", default=RELEASED_RATIOS, help="aspect ratios, such as 1/1 3/4")
+    add_max_megapixels(parser)
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the figures into this file")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, and nothing else")
     parser.add_argument(
@@ -54,7 +56,8 @@ def main(args: argparse.Namespace) -> int:
     shards = expand(args.shards)
     if args.plot:
         _check_plot(args.plot)
-    surveys = _survey(shards, min(args.workers, len(shards)) if len(shards) > 1 else 0)
+    num_workers = min(args.workers, len(shards)) if len(shards) > 1 else 0
+    surveys = _survey(shards, args.max_megapixels, num_workers)
     found = findings(surveys, buckets)
     if args.plot and found["samples"]:
         from dataset_tools.plot import save_plot  # matplotlib is slow to import
@@ -72,10 +75,11 @@ def _check_plot(path: Path) -> None:
         raise FileNotFoundError(f"--plot {path}: no such folder")
 
 
-def _survey(shards: list[str], num_workers: int) -> list[ShardSurvey]:
+def _survey(shards: list[str], max_megapixels: float, num_workers: int) -> list[ShardSurvey]:
     surveys = []
     bar = progress_bar("inspecting", len(shards))
-    with bar as advance, Lookahead(survey_shard, shards, num_workers) as done:
+    work = partial(survey_shard, max_megapixels=max_megapixels)
+    with bar as advance, Lookahead(work, shards, num_workers) as done:
         for number in range(len(shards)):
             surveys.append(done[number])
             advance(1)

@@ -8,7 +8,7 @@ class Kind(StrEnum):
 
     meaning: str
 
-    def __new__(cls, word: str, meaning: str) -> "Kind":
+    def __new__(cls, word: str, meaning: str = "") -> "Kind":
         kind = str.__new__(cls, word)
         kind._value_ = word
         kind.meaning = meaning

@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from dataset_tools.arguments import num_bytes, whole_number
+from dataset_tools.arguments import add_max_megapixels, num_bytes, whole_number
 from dataset_tools.packer import REPORT_NAME, Packer, Summary, write_report
 from dataset_tools.prepare import ENCODINGS, Encoding
 from dataset_tools.progress import progress_bar
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-size", type=whole_number(1), metavar="PX", help="shrink pictures whose longer side is longer"
     )
+    add_max_megapixels(parser)
     parser.add_argument(
         "--workers",
         type=whole_number(0),
@@ -69,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
         others = f"; {len(found.left_out)} other files" if found.left_out else ""
         raise ValueError(f"{source}: holds no pictures{others}")
     limits = ShardLimits(args.shard_samples, args.shard_bytes)
-    encoding = Encoding(args.reencode, args.quality, args.max_size)
+    encoding = Encoding(args.reencode, args.quality, args.max_size, args.max_megapixels)
     with progress_bar("packing", len(found.entries)) as advance:
         summary = Packer(found.entries, out, limits, encoding, args.workers, advance).run()
     left_out = found.left_out + summary.left_out

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dataset_tools.kinds import Kind
 from dataset_tools.lookahead import Lookahead
 from dataset_tools.prepare import Encoding, Prepared, prepare
 from dataset_tools.scan import Entry, LeftOut
@@ -30,7 +31,7 @@ from dataset_tools.shards import (
 
 REPORT_NAME = "report.csv"
 NOTES_NAME = ".pack"
-VERSION = 1
+VERSION = 2
 """Of what packing makes from an input; a change of it packs everything anew."""
 
 
@@ -133,7 +134,7 @@ class Packer:
             while end < len(self._entries):
                 entry, picture = self._entries[end], pictures[end]
                 if picture.problem:
-                    left_out.append(LeftOut(entry.source, picture.problem))
+                    left_out.append(LeftOut(entry.source, picture.problem.kind, str(picture.problem)))
                 else:
                     members = _members(entry, picture)
                     if not shard.fits(members):
@@ -205,7 +206,7 @@ def _read_note(path: Path) -> Note | None:
             values["inputs"],
             values["end"],
             ShardInfo(**values["info"]),
-            [LeftOut(*row) for row in values["left_out"]],
+            [LeftOut(file, Kind(kind), reason) for file, kind, reason in values["left_out"]],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from dataset_tools.images import open_image, read_header
+from dataset_tools.images import MAX_MEGAPIXELS, open_image, read_header
+from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.sources import one_line
 
 ENCODINGS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 """What pictures can be re-encoded as: file name ending, Pillow's name."""
@@ -21,6 +23,8 @@ class Encoding(NamedTuple):
     """Of jpg and webp, 1 to 100."""
     max_size_px: int | None = None
     """Pictures whose longer side is longer are shrunk to it."""
+    max_megapixels: float = MAX_MEGAPIXELS
+    """Larger ones are left out."""
 
 
 class Prepared(NamedTuple):
@@ -30,7 +34,7 @@ class Prepared(NamedTuple):
     ext: str = ""
     size_px: tuple[int, int] = (0, 0)
     """(width, height), upright."""
-    problem: str = ""
+    problem: UnusableError | None = None
 
 
 def prepare(path: Path, encoding: Encoding) -> Prepared:
@@ -40,10 +44,12 @@ def prepare(path: Path, encoding: Encoding) -> Prepared:
     """
     try:
         data = path.read_bytes()
-        image = open_image(data)
-        header = read_header(data)
-    except (OSError, ValueError) as error:
-        return Prepared(problem=getattr(error, "strerror", None) or str(error))
+        image = open_image(data, max_megapixels=encoding.max_megapixels)
+        header = read_header(data, encoding.max_megapixels)
+    except UnusableError as error:
+        return Prepared(problem=error)
+    except OSError as error:
+        return Prepared(problem=UnusableError(Kind.UNREACHABLE, error.strerror or one_line(error)))
     factor = (encoding.max_size_px or max(image.size)) / max(image.size)
     if factor >= 1 and not encoding.reencode:
         return Prepared(data, header.ext, image.size)

@@ -94,7 +94,7 @@ def read_samples(
     """
 
     def is_wanted(ext: str, num_bytes: int) -> bool:
-        return num_bytes <= _MAX_BYTES.get(ext, 0) or (with_pictures and is_content(ext))
+        return num_bytes <= _MAX_BYTES.get(ext.rpartition(".")[2], 0) or (with_pictures and is_content(ext))
 
     index = 0
     seen: set[str] = set()
@@ -150,6 +150,24 @@ def _caption(member: Content) -> str:
     return _text(member.data, "txt").strip()
 
 
+def check_caption(text: str, where: str) -> None:
+    """Raise UnusableError for a text that cannot be a caption. where: what holds it, for the message."""
+    if len(text) > MAX_CAPTION_BYTES:
+        reason = f"{where} has {len(text)} characters, more than {MAX_CAPTION_BYTES}"
+        raise UnusableError(Kind.LONG_CAPTION, reason)
+    if "\0" in text or not is_unicode(text):
+        raise UnusableError(Kind.ENCODING, f"{where} holds NUL or half characters")
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; an escape in a json can stand for half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _text(data: bytes, ext: str) -> str:
     try:
         text = data.decode("utf-8-sig")
@@ -179,7 +197,7 @@ def _facts(member: Content) -> dict[str, Any]:
         raise UnusableError(Kind.NOT_JSON, f"the .json member is not JSON: {error}") from error
     if not isinstance(facts, dict):
         raise UnusableError(Kind.NO_OBJECT, f"the .json member is a {type(facts).__name__}, not an object")
-    if "\\ud" in text.lower() and not _is_unicode(facts):
+    if "\\ud" in text.lower() and not is_unicode(json.dumps(facts, ensure_ascii=False)):
         raise UnusableError(Kind.ENCODING, "the .json member holds half characters (lone surrogates)")
     return facts
 
@@ -196,14 +214,6 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         raise UnusableError(Kind.REPEATED_NAME, "the .json member says a name twice")
     return made
-
-
-def _is_unicode(facts: dict[str, Any]) -> bool:
-    try:
-        json.dumps(facts, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _split_dotted(group: _Group) -> Iterator[tuple[str, dict[str, Content]]]:

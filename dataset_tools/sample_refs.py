@@ -11,7 +11,7 @@ from dataset_tools.fetch import ShardReader
 from dataset_tools.images import check_claim, check_size, image_size
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.latents import FACTS_NAME, Latents
-from dataset_tools.records import MAX_CAPTION_BYTES, Broken, Sample, claimed_size, read_samples
+from dataset_tools.records import Broken, Sample, check_caption, claimed_size, read_samples
 from dataset_tools.sources import one_line
 from dataset_tools.tar_members import LATENTS
 
@@ -163,8 +163,7 @@ class ShardIndexer:
         for name in reversed(fields) if alternative else fields:
             text = sample.caption if name == "txt" else sample.facts.get(name)
             if isinstance(text, str):
-                if len(text) > MAX_CAPTION_BYTES:
-                    raise UnusableError(Kind.LONG_CAPTION, f"{name} has {len(text)} characters")
+                check_caption(text, name)
                 return text
         if self.config.missing_caption == "empty":
             return ""

@@ -1,5 +1,6 @@
 """What a folder of pictures holds: the pictures with their captions, and why the other files are left out."""
 
+import json
 import os
 import posixpath
 import stat
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 
 from dataset_tools.captions import Table, find_tables, name_key, read_table, read_text_caption
 from dataset_tools.images import SUFFIXES
+from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.records import MAX_JSON_BYTES, check_caption
 from dataset_tools.tar_members import MAX_MEMBER_BYTES
 
 OWN_FACTS = ("width_px", "height_px", "source")
@@ -31,6 +34,7 @@ class LeftOut(NamedTuple):
     """A file that is not packed."""
 
     file: str
+    kind: Kind
     reason: str
 
 
@@ -65,11 +69,15 @@ def scan(root: Path, out: Path, captions: Path | None = None) -> Scan:
         used.update([name] + ([text] if text else []))
         try:
             entries.append(_entry(root, name, text, table))
-        except (OSError, ValueError) as error:
-            left_out.append(LeftOut(_printable(name), str(error)))
-    left_out += [LeftOut(_printable(name), _no_picture(name)) for name in names if name not in used]
+        except UnusableError as error:
+            left_out.append(LeftOut(_printable(name), error.kind, str(error)))
+        except OSError as error:
+            left_out.append(LeftOut(_printable(name), Kind.UNREACHABLE, str(error)))
+    left_out += [LeftOut(_printable(name), *_no_picture(name)) for name in names if name not in used]
     absent = table.rows.keys() - {name_key(name) for name in names}
-    left_out += [LeftOut(key, f"{table.rows[key].place} names it; not found") for key in absent]
+    left_out += [
+        LeftOut(key, Kind.UNREACHABLE, f"{table.rows[key].place} names it; not found") for key in absent
+    ]
     return Scan(entries, sorted(left_out))
 
 
@@ -79,7 +87,8 @@ def _walk(root: Path, out: Path, left_out: list[LeftOut]) -> Iterator[str]:
     skipped = _identity(out) if out.is_dir() else None
 
     def unreadable(error: OSError) -> None:
-        left_out.append(LeftOut(_relative(root, error.filename), f"cannot be listed: {error.strerror}"))
+        reason = f"cannot be listed: {error.strerror}"
+        left_out.append(LeftOut(_relative(root, error.filename), Kind.UNREACHABLE, reason))
 
     for folder, subfolders, files in os.walk(root, onerror=unreadable, followlinks=True):
         enter = []
@@ -87,16 +96,18 @@ def _walk(root: Path, out: Path, left_out: list[LeftOut]) -> Iterator[str]:
             path = Path(folder, name)
             identity = _identity(path)
             if name.startswith("."):
-                left_out.append(LeftOut(_relative(root, path), "hidden folder"))
+                left_out.append(LeftOut(_relative(root, path), Kind.HIDDEN, "hidden folder"))
             elif identity in seen:
-                left_out.append(LeftOut(_relative(root, path), "link to a folder that is read anyway"))
+                reason = "link to a folder that is read anyway"
+                left_out.append(LeftOut(_relative(root, path), Kind.LINK, reason))
             elif identity != skipped:
                 seen.add(identity)
                 enter.append(name)
         subfolders[:] = enter
         for name in files:
             if name.startswith("."):
-                left_out.append(LeftOut(_relative(root, Path(folder, name)), "hidden file"))
+                path = Path(folder, name)
+                left_out.append(LeftOut(_relative(root, path), Kind.HIDDEN, "hidden file"))
             else:
                 yield Path(folder, name).relative_to(root).as_posix()
 
@@ -126,7 +137,7 @@ def _merged_table(root: Path, tables: list[str], captions: Path | None, left_out
     for path, folder in sources:
         rows, repeated = read_table(path, folder)
         merged.rows.update(rows)
-        left_out += [LeftOut(key, reason) for key, reason in repeated]
+        left_out += [LeftOut(key, Kind.REPEATED_KEY, reason) for key, reason in repeated]
     return merged
 
 
@@ -141,27 +152,32 @@ def _text_files(names: list[str]) -> dict[str, str]:
 
 
 def _entry(root: Path, name: str, text: str | None, table: Table) -> Entry:
-    """Describe a picture file; its text file goes before the table. Raises OSError or ValueError."""
+    """Describe a picture file; its text file goes before the table. Raises OSError or UnusableError."""
     path = root / name
     try:
         status = path.stat()
     except FileNotFoundError as error:
-        raise ValueError("link to nothing") from error
+        raise UnusableError(Kind.LINK, "link to nothing") from error
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("no regular file")
+        raise UnusableError(Kind.LINK, "no regular file")
     if status.st_size > MAX_MEMBER_BYTES:
-        raise ValueError(f"{status.st_size} bytes are more than the {MAX_MEMBER_BYTES} of a shard's member")
+        reason = f"{status.st_size} bytes are more than the {MAX_MEMBER_BYTES} of a shard's member"
+        raise UnusableError(Kind.OVERSIZED, reason)
     row = table.rows.get(name_key(name))
     caption = read_text_caption(root / text) if text else row.caption if row else None
+    if row and not text:
+        check_caption(row.caption or "", row.place)
     facts = {key: value for key, value in row.facts.items() if key not in OWN_FACTS} if row else {}
+    if len(json.dumps(facts)) > MAX_JSON_BYTES // 2:  # the name of the source comes on top
+        raise UnusableError(Kind.HUGE_JSON, "its columns in the table are too long for a sample's json")
     return Entry(path, _printable(name), status.st_size, status.st_mtime_ns, caption, facts)
 
 
-def _no_picture(name: str) -> str:
+def _no_picture(name: str) -> tuple[Kind, str]:
     """Say why a file that is no picture and belongs to none is left out."""
     suffix = Path(name).suffix.lower()
     if suffix == ".txt":
-        return "text without a picture of its name"
+        return Kind.NO_PICTURE, "text without a picture of its name"
     if suffix in (".eps", ".ps"):
-        return "PostScript is a program, and is not run"
-    return f"no picture that can be read (ending {suffix or 'missing'})"
+        return Kind.NOT_PICTURE, "PostScript is a program, and is not run"
+    return Kind.NOT_PICTURE, f"no picture that can be read (ending {suffix or 'missing'})"

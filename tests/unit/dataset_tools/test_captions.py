@@ -94,7 +94,7 @@ def test_named_table_is_used_instead(photos, tmp_path):
 def test_rows_without_a_picture_and_repeated_rows_are_reported(photos):
     rows = [{"file_name": name, "text": name} for name in ("a.png", "gone.png", "a.png")]
     write_jsonl(photos / "metadata.jsonl", *rows)
-    left_out = dict(scan(photos, photos / "out").left_out)
+    left_out = {row.file: row.reason for row in scan(photos, photos / "out").left_out}
     assert "line 2" in left_out["gone.png"]
     assert "line 3 repeats metadata.jsonl line 1" in left_out["a.png"]
     assert entries(photos)["a.png"].caption == "a.png"

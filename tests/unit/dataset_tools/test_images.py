@@ -237,9 +237,9 @@ def bomb(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("size", [(20000, 20000), (60000, 60000)])
 def test_decompression_bombs_are_refused_by_their_header(size, recwarn):
-    with pytest.raises(ValueError, match="more than 64 megapixels"):
+    with pytest.raises(ValueError, match="pixels"):
         open_image(bomb(*size))
-    with pytest.raises(ValueError, match="more than 64 megapixels"):
+    with pytest.raises(ValueError, match="pixels"):
         image_size(bomb(*size))
     assert not recwarn.list
 

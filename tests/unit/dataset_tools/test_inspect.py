@@ -71,7 +71,7 @@ def test_broken_samples_are_named_and_do_not_change_the_status(shards, capsys):
     assert "truncated" in broken["reason"]
     status, out, _ = run(capsys, shards)
     assert status == 0
-    assert "1 broken:" in out
+    assert "1 broken (1 cut_picture):" in out
     assert "000001.tar:cut: image file is truncated" in out
 
 
