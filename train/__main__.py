@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Tokenizers are used before data workers are forked; they would warn about it at every start.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# A rank that dies costs the others a stack trace per request; `train.parallel.heartbeat` says it in a line.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 # Hydra hands errors on instead of printing them; `main` says them in one line.
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -25,11 +27,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modules.overrides import with_escaped_keys
-from modules.processes import place
-from modules.schema import ConfigError, nearest
+from modules.schema import ConfigError, nearest, one_line
 from train.config import config_from_plain
+from train.interrupts import stop_requests
 from train.loop import DivergedError, train
-from train.parallel.world import join, leave
+from train.parallel.world import conduct, fail, join
 from train.recipes import make_recipe
 from train.session import make_session
 
@@ -85,10 +87,12 @@ def mistakes() -> Iterator[None]:
 def attempt(settings: DictConfig) -> int:
     """Train as composed; returns the exit status."""
     try:
-        with mistakes():
-            config = config_from_plain(plain(settings))
-            session = make_session(config, make_recipe(config), join(config.run.device))
-        train(session)
+        with stop_requests() as stop:
+            with mistakes():
+                config = config_from_plain(plain(settings))
+                world = join(config.run.device, config.parallel)
+                session = make_session(config, make_recipe(config), world)
+            train(session, stop)
     except Mistake as error:
         return say(error, MISTAKE)
     except DivergedError as error:
@@ -144,10 +148,10 @@ def nearest_option(error: MissingConfigException) -> str:
 
 def say(problem: object, status: int) -> int:
     """Print a problem as one line, once however many processes have it; returns the status."""
-    if place().rank == 0:
-        print("error:", " ".join(str(problem).split()), file=sys.stderr)
+    if fail(str(problem)):
+        print("error:", one_line(problem), file=sys.stderr)
     return status
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    conduct(lambda: main(sys.argv[1:]))

@@ -36,12 +36,18 @@ class RunConfig:
     max_nonfinite: int = bounded(10, least=1)  # skipped steps in a row that end the run
     log_every: int = bounded(10, least=1)
     save_every: int = bounded(1000, least=1)
-    keep_every: int = bounded(0, least=0)  # checkpoints at these steps stay, of others only the newest
+    keep_every: int = bounded(0, least=0)  # checkpoints at these steps stay, of others only the newest ones
+    keep_last: int = bounded(2, least=1)  # how many: one to fall back on if the newest is damaged
+    export: Literal["always", "end", "never"] = "always"  # of the networks to weights/: at every checkpoint
     sample_every: int = bounded(0, least=0)
     num_samples: int = bounded(4, least=1)  # columns of a sample sheet
     repeat_batch: bool = False  # learn the first batch by heart (debug=overfit)
     profile_steps: int = bounded(0, least=0)  # steps recorded by the profiler, after two to warm up
     ema: EmaConfig = field(default_factory=EmaConfig)
+
+    def exports(self, is_complete: bool) -> bool:
+        """Whether the networks are exported with a checkpoint; is_complete: nothing is left to do."""
+        return self.export == "always" or (self.export == "end" and is_complete)
 
 
 @dataclass
@@ -75,6 +81,8 @@ class ParallelConfig:
     shard_frozen: bool = False  # fsdp, hsdp: share out also the networks that only help (encoders, Stage A)
     compile: bool = False  # torch.compile, block by block
     activation_checkpointing: bool = False  # recompute the blocks in the backward pass
+    dead_after_s: float = bounded(30.0, least=1.0)  # a process without a sign of life ends all the others
+    timeout_s: float = bounded(1800.0, least=1.0)  # for all processes to meet, and for one collective call
 
 
 @dataclass

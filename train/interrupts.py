@@ -9,7 +9,8 @@ import torch
 
 from train.parallel import ranks
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# What clouds and torchrun send, what Ctrl-C does, and what SLURM is told to send ahead of the end.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopRequest:
@@ -25,9 +26,19 @@ class StopRequest:
         return bool(ranks.total(torch.tensor(int(self.is_made))))
 
 
+_current: StopRequest | None = None  # one for the process, as its signals
+
+
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Note the first SIGTERM or SIGINT instead of dying of it; the second one acts as usual."""
+    """Note the first signal of each kind instead of dying of it; the second one acts as usual.
+
+    Within such a context another one gives the same request.
+    """
+    global _current
+    if _current is not None:
+        yield _current
+        return
     request = StopRequest()
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
@@ -41,8 +52,17 @@ def stop_requests() -> Iterator[StopRequest]:
     except ValueError:  # not the main thread: the caller handles signals
         yield request
         return
+    _current = request
     try:
         yield request
     finally:
+        _current = None
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def how_to_go_on(step: int) -> str:
+    """What to say when a run was asked to end and has saved itself after `step` steps."""
+    if step == 0:
+        return "asked to end before the first step: nothing to save; the same command starts again"
+    return f"asked to end: saved after step {step}; the same command goes on from there"

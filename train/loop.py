@@ -11,7 +11,7 @@ from dataset_tools.batches import Batch
 from train.config import Config
 from train.feed import Feed, feeds
 from train.hooks import StepDone
-from train.interrupts import stop_requests
+from train.interrupts import StopRequest, how_to_go_on, stop_requests
 from train.optim import learning_rate
 from train.parallel.world import join
 from train.player import Player, Update, only
@@ -43,17 +43,19 @@ def run(config: Config, recipe: Recipe | None = None) -> Summary:
     given is wrong, DivergedError when the run cannot go on.
     """
     recipe = recipe or make_recipe(config)
-    return train(make_session(config, recipe, join(config.run.device)))
+    with stop_requests() as stop:
+        return train(make_session(config, recipe, join(config.run.device, config.parallel)), stop)
 
 
-def train(session: Session) -> Summary:
+def train(session: Session, stop: StopRequest) -> Summary:
     """Take the steps that are left, or as many as there is time for."""
     run, state, world = session.config.run, session.state, session.world
     counters, began = state.counters, time.monotonic()
-    loss, interrupted, is_last = math.nan, False, False
-    with session.noted() as facts, stop_requests() as stop:
+    loss, is_last = math.nan, False
+    with session.noted() as facts:
+        interrupted = stop.of_any(world.size)  # while everything was made ready
         supply = feeds(state.stream, run.num_accum, world, run.channels_last, run.repeat_batch)
-        while counters.step < run.num_steps and not is_last:
+        while counters.step < run.num_steps and not (is_last or interrupted):
             started = time.monotonic()
             feed = next(supply, None)
             if feed is None:  # all epochs were done before this start
@@ -63,8 +65,8 @@ def train(session: Session) -> Summary:
             state.recipe.after_step(counters.step)
             counters.count(feed.num_pictures, all(each.is_finite for each in updates))
             check_finite(session, updates)
-            loss, interrupted = updates[0].loss, stop.of_any(world.size)
             is_complete = feed.is_last or counters.step == run.num_steps
+            loss, interrupted = updates[0].loss, stop.of_any(world.size) and not is_complete
             is_last = interrupted or is_complete
             seconds = time.monotonic() - started
             done = StepDone(counters, metrics, feed.num_pictures, seconds, feed.seconds, is_last, is_complete)
@@ -72,6 +74,8 @@ def train(session: Session) -> Summary:
                 hook(done)
         summary = Summary(counters.step, loss, counters.skipped_steps, interrupted, time.monotonic() - began)
         facts.update(asdict(summary))
+        if interrupted and world.is_first:
+            session.progress.note(how_to_go_on(counters.step))
     return summary
 
 

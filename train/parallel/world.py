@@ -3,7 +3,10 @@
 import atexit
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NoReturn
 
 import torch
@@ -11,6 +14,14 @@ import torch.distributed as dist
 
 from modules.processes import place
 from modules.schema import ConfigError
+from train.config import ParallelConfig
+from train.interrupts import stop_requests
+from train.parallel.heartbeat import FAILURE, Heartbeat
+from train.parallel.interface import choose_interface
+
+INTERRUPTED = 130  # exit status, after a second Ctrl-C
+
+_heartbeat: Heartbeat | None = None  # one for the process, as the process group itself
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class World:
         return self.rank == 0
 
 
-def join(device: str) -> World:
+def join(device: str, config: ParallelConfig | None = None) -> World:
     """Join the processes that torchrun or srun started (or be the only one), until this process ends.
 
     device: auto | cpu | cuda. Raises ConfigError when CUDA is asked for and not there.
@@ -41,19 +52,72 @@ def join(device: str) -> World:
     if use_cuda:
         torch.cuda.set_device(own)
     if size > 1 and not dist.is_initialized():  # the jobs of a --multirun share one group
-        dist.init_process_group("cpu:gloo,cuda:nccl" if use_cuda else "gloo", rank=rank, world_size=size)
-        atexit.register(dist.destroy_process_group)
+        _meet(rank, size, "cpu:gloo,cuda:nccl" if use_cuda else "gloo", config or ParallelConfig())
     return World(rank, size, own)
 
 
+def _meet(rank: int, size: int, backend: str, config: ParallelConfig) -> None:
+    """Make the group of all processes, and watch over them from now on."""
+    global _heartbeat
+    timeout = timedelta(seconds=config.timeout_s)
+    choose_interface(os.environ["MASTER_ADDR"])
+    store, _, _ = next(dist.rendezvous(f"env://?rank={rank}&world_size={size}", timeout=timeout))
+    group = dist.PrefixStore("group", store)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout)
+    atexit.register(dist.destroy_process_group)
+    _heartbeat = Heartbeat(store, rank, size, config.dead_after_s)
+
+
+def fail(reason: str) -> bool:
+    """Leave the reason of a failure to all other ranks; returns whether this one is to print it.
+
+    What every rank finds wrong alike is printed once per machine.
+    """
+    if _heartbeat is None:
+        return place().rank == 0
+    _heartbeat.fail(reason)
+    return _heartbeat.may_speak()
+
+
+def conduct(main: Callable[[], int]) -> NoReturn:
+    """Call `main` and end this process with the status that it returns, or 1 and the traceback of an error.
+
+    An error that only follows from another rank's end is not shown: the reason is (see `heartbeat`).
+    torchrun sends SIGTERM to all when one has ended; there is time left to say why.
+    """
+    with stop_requests():
+        leave(_status(main))
+
+
+def _status(main: Callable[[], int]) -> int:
+    try:
+        return main()
+    except SystemExit as request:
+        return request.code if isinstance(request.code, int) else bool(request.code)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseException as error:  # those of torch.distributed.checkpoint are no Exceptions
+        if _heartbeat is None:
+            traceback.print_exc()
+        elif not _heartbeat.is_others_fault(error):
+            traceback.print_exc()
+            _heartbeat.fail(f"{type(error).__name__}: {error}")
+        return FAILURE
+
+
 def leave(status: int) -> NoReturn:
-    """End this process with an exit status, as `sys.exit` does in a single one.
+    """End this process with an exit status, as `sys.exit` does in a single one; others learn of a failure.
 
     Threads of gloo may still hold a tensor of the last collective call. PyTorch aborts a process in which one
     of them lets go of it while the interpreter is taken down, so with several processes it is not taken down.
     """
-    if not dist.is_initialized():
+    if _heartbeat is None:
         sys.exit(status)
+    if status == 0 and not _heartbeat.leave():
+        status = FAILURE
+    if status:
+        _heartbeat.fail(f"exit status {status}")  # unless there is a better reason already
+        atexit.unregister(dist.destroy_process_group)  # it waits for those who are gone
     atexit._run_exitfuncs()  # data workers, trackers and logs are closed as ever
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,10 +1,12 @@
 """Where a process stands, and what must not change; tests/integration has several real processes."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
 
-from modules.processes import Place, place
+from modules.processes import Place, first_node, place
 from modules.schema import ConfigError
 from train.config import ParallelConfig
 from train.parallel.averaging import split
@@ -41,12 +43,34 @@ def test_torchrun_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_srun_says_where_and_the_first_node_is_the_meeting_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     assert place() == Place(3, 8, 1)
     assert os.environ["MASTER_ADDR"] == "node07" and 20000 <= int(os.environ["MASTER_PORT"]) < 40000
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node07", "node07"),
+        ("gpu[07-09,12],big1", "gpu07"),
+        ("big1,gpu[07-09]", "big1"),
+        ("rack[2-3]n[01-04]-ib", "rack2n01-ib"),
+    ],
+)
+def test_the_first_of_the_nodes(nodes: str, first: str) -> None:
+    assert first_node(nodes) == first
+
+
+def test_two_steps_of_a_job_meet_at_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = set()
+    for step in ("0", "1"):
+        for name, value in {**SLURM, "SLURM_STEP_ID": step}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("MASTER_PORT", raising=False)
+        place()
+        ports.add(os.environ["MASTER_PORT"])
+    assert len(ports) == 2
 
 
 def test_a_batch_script_without_srun_is_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:
