@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader
 
 from dataset_tools.batches import Batch, Item, Lane, WorkerDataset
 from dataset_tools.data_config import DataConfig
-from dataset_tools.kinds import Kind
 from dataset_tools.latents import find as find_latents
-from dataset_tools.sample_refs import Skipped
+from dataset_tools.left_out import LeftOut
 from dataset_tools.sources import expand
 
 log = logging.getLogger(__name__)
@@ -31,9 +30,8 @@ class Stream:
       The sequence of global batches then depends neither on the number of ranks nor on that of workers.
     "auto" takes "shards" where there are enough of them, else "samples", and says so.
 
-    `skipped` counts what was left out, by kind; each is named once in the log. `wait_s` is the time in
-    seconds that the consumer has waited for batches. `latents`: what there is in the place of pictures, or
-    None; a consumer that needs less of it may say so by `Latents.only` before it iterates.
+    `left_out` counts and names what cannot be used. `wait_s` is the time in seconds that the consumer has
+    waited for batches. `latents`: what there is in the place of pictures, or None; a consumer that needs less of it may say so by `Latents.only` before it iterates.
     Raises ValueError or FileNotFoundError, in one line, for a config that cannot work, when made; ValueError
     when it turns out on reading that nothing is usable.
     """
@@ -47,10 +45,8 @@ class Stream:
             self.latents.check(config)
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.by_samples = self._split_by_samples()
-        self.skipped: Counter[str] = Counter()
+        self.left_out = LeftOut()
         self.wait_s = 0.0
-        self._named: set[tuple[str, str]] = set()
-        self._first = ""  # of those named
         self._lanes = [Lane() for _ in range(1 if self.by_samples else self._num_lanes)]
         self._next_lane = 0
         self._epoch = 0
@@ -127,6 +123,11 @@ class Stream:
             self._next_lane, self._epoch = state["next_lane"], state["epoch"]
 
     @property
+    def skipped(self) -> Counter[str]:
+        """How many samples (or whole shards) were left out of each kind, since this process started."""
+        return self.left_out.counts()
+
+    @property
     def _num_lanes(self) -> int:
         return max(1, self.config.num_workers)
 
@@ -166,9 +167,9 @@ class Stream:
     def _take(self, item: Item) -> Batch | None:
         """Note what an item says. Raises ValueError when the data set turns out to be unusable."""
         for skipped in item.skipped:
-            self._note(skipped)
+            self.left_out.note(skipped)
         if item.error:
-            raise ValueError(f"data.shards: {item.error} in {self.config.shards}: {self._summary()}")
+            raise ValueError(f"data.shards: {item.error} in {self.config.shards}: {self.left_out}")
         snapshot = item.snapshot or self._lanes[item.lane].snapshot
         self._lanes[item.lane] = Lane(snapshot, item.number + 1)
         self._next_lane = (item.lane + 1) % len(self._lanes)
@@ -179,23 +180,9 @@ class Stream:
             self._undecodable_since = item.epoch
         elif item.epoch >= self._undecodable_since + 2 and not self.is_exact:  # at least one whole epoch
             raise ValueError(
-                f"data.shards: no picture can be decoded in {self.config.shards}: {self._summary()}"
+                f"data.shards: no picture can be decoded in {self.config.shards}: {self.left_out}"
             )
         return item.batch
-
-    def _note(self, skipped: Skipped) -> None:
-        """Count and name something left out, once, however many workers and epochs come across it."""
-        if (skipped.kind, skipped.name) in self._named:
-            return
-        self._named.add((skipped.kind, skipped.name))
-        self.skipped[skipped.kind] += skipped.num_samples
-        self._first = self._first or f"{skipped.name}: {skipped.reason}"
-        level = logging.INFO if skipped.kind is Kind.FILTERED else logging.WARNING
-        log.log(level, "data: skipped %s %s: %s", skipped.kind, skipped.name, skipped.reason)
-
-    def _summary(self) -> str:
-        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(self.skipped.items()))
-        return f"left out: {counts}; the first: {self._first}" if counts else "the shards hold no samples"
 
     def _walk(self) -> dict[str, Any]:
         """All that the sequence of batches depends on."""
