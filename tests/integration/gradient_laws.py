@@ -1,4 +1,4 @@
-"""One of two ranks: BatchNorm statistics and averaged gradients against those of the whole batch."""
+"""BatchNorm statistics and averaged gradients of two ranks against those of the whole batch."""
 
 import copy
 
@@ -8,7 +8,6 @@ from torch import nn
 
 from train.parallel.averaging import GradientAverager
 from train.parallel.batchnorm import synchronise_batchnorm
-from train.parallel.world import join, leave
 
 SIZES = (3, 5)  # of the two ranks' batches
 
@@ -62,10 +61,3 @@ def check_averaging(rank: int) -> None:
     assert torch.equal(always.weight.grad, torch.full((3, 3), 2 * mean))
     assert torch.equal(twice.weight.grad, torch.full((3, 3), 3 * mean))
     assert torch.equal(rank_0_only.weight.grad, torch.full((3, 3), 0.5))
-
-
-if __name__ == "__main__":
-    world = join("cpu")
-    check_batchnorm(world.rank)
-    check_averaging(world.rank)
-    leave(0)
