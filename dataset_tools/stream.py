@@ -31,7 +31,8 @@ class Stream:
     "auto" takes "shards" where there are enough of them, else "samples", and says so.
 
     `left_out` counts and names what cannot be used. `wait_s` is the time in seconds that the consumer has
-    waited for batches. `latents`: what there is in the place of pictures, or None; a consumer that needs less of it may say so by `Latents.only` before it iterates.
+    waited for batches. `latents`: what there is in the place of pictures, or None; a consumer that needs less
+    of it may say so by `Latents.only` before it iterates.
     Raises ValueError or FileNotFoundError, in one line, for a config that cannot work, when made; ValueError
     when it turns out on reading that nothing is usable.
     """
