@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from dataset_tools import inspect, pack, shapes
+from dataset_tools import inspect, pack, precompute, shapes
 
-COMMANDS = {"pack": pack, "inspect": inspect, "shapes": shapes}
+COMMANDS = {"pack": pack, "inspect": inspect, "precompute": precompute, "shapes": shapes}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,7 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.main)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    settings = [text for text in rest if hasattr(args, "settings") and not text.startswith("-")]
+    if settings != rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    vars(args).setdefault("settings", []).extend(settings)  # argparse takes none behind an option
     try:
         return args.run(args)
     except (ValueError, OSError) as error:

@@ -220,6 +220,13 @@ def _control(image: Tensor, ref: SampleRef, seed: int, control: ControlFilter) -
     return (made * 255).round().byte()
 
 
+def pixels(data: bytes, ref: SampleRef, config: DataConfig, seed: int) -> Tensor:
+    """The pixels of a reference, uint8 [3, *bucket], from the file of the picture. Raises UnusableError."""
+    rng = sample_rng(seed, ref.epoch, ref.key, "picture")
+    how = config.crop, config.flip, rng, config.max_megapixels
+    return decode(data, ref.picture, ref.bucket, *how)
+
+
 def _decoded(
     ref: SampleRef,
     config: DataConfig,
@@ -235,10 +242,7 @@ def _decoded(
                 lambda start, count: reader.read(ref.shard, ref.offset + start, count),
                 *(ref.num_bytes, ref.bucket, ref.epoch, ref.caption),
             )
-        data = reader.read(ref.shard, ref.offset, ref.num_bytes)
-        rng = sample_rng(seed, ref.epoch, ref.key, "picture")
-        how = config.crop, config.flip, rng, config.max_megapixels
-        return {"images": decode(data, ref.picture, ref.bucket, *how)}
+        return {"images": pixels(reader.read(ref.shard, ref.offset, ref.num_bytes), ref, config, seed)}
     except OSError as error:
         report(Skipped(Kind.UNREACHABLE, ref.shard, one_line(error)))
     except UnusableError as error:

@@ -210,6 +210,13 @@ def find(shards: Sequence[str]) -> Latents | None:
     return Latents(first, facts, tuple(part for part in PARTS if part in facts.networks))
 
 
+def alike(one: Latents | None, other: Latents | None) -> bool:
+    """Whether two streams hold the same kind of samples: pictures, or latents that were made alike."""
+    if one is None or other is None:
+        return one is other
+    return one.facts == other.facts
+
+
 def difference(one: Facts, other: Facts) -> str | None:
     """The first fact in which two differ, with its values in both, or None."""
     pairs = flat(asdict(one)), flat(asdict(other))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
+from dataset_tools.latents import Latents
 from modules.adapters.controlnet import ControlNet, check_fits
 from modules.adapters.filters import ControlFilter, build_filter
 from modules.schema import ConfigError, bounded, from_plain
@@ -58,6 +59,12 @@ class ControlNetRecipe(Wrapper):
         self.spec = config.data.control
         self.base.extra = self._extra
 
+    def use_latents(self, made: Latents) -> tuple[str, ...]:
+        raise ConfigError(
+            f"data.shards: {made.folder} holds precomputed latents, but control pictures are made of pixels;"
+            " name shards of pictures"
+        )
+
     def build(self, device: torch.device) -> None:
         super().build(device)
         self.controlnet: ControlNet = make_controlnet(self.model.controlnet, device)
@@ -81,7 +88,7 @@ class ControlNetRecipe(Wrapper):
 
     def facts(self, name: str) -> dict[str, Any]:
         base = self.steered
-        pixels_per_latent = base.semantic_compressor.factor / base.settings.compressor_scale
+        pixels_per_latent = base.compressor_factor / base.settings.compressor_scale
         return {**super().facts(name), "filter": self.spec, "control_px_per_latent": pixels_per_latent}
 
     @torch.no_grad()

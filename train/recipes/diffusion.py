@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dataset_tools.batches import Batch
+from dataset_tools.latents import Latents
 from modules.network import Network
 from train.encoders import Encoders
 from train.objective import DiffusionObjective
@@ -51,6 +52,9 @@ class DiffusionRecipe(Recipe, Protocol):
     encoders: Encoders
     extra: ExtraConditions
     """Asked for further conditions in `example` and `sample`; what wraps the recipe sets it."""
+
+    def use_latents(self, made: Latents) -> tuple[str, ...]:
+        """As of `train.latents.LearnsFromLatents`."""
 
     @property
     def network(self) -> Network:

@@ -14,7 +14,6 @@ from modules.settings import NetworkSettings
 from train.conditioning import keep_rows
 from train.config import Config
 from train.networks import check_networks, evaluating, learning_network
-from train.pictures import pictures
 from train.recipes.diffusion import Extra
 from train.recipes.wrapper import Wrapper
 from train.rng import StepRng
@@ -76,7 +75,7 @@ class IPAdapterRecipe(Wrapper):
 
     def _extra(self, batch: Batch, rng: StepRng, learning: bool) -> Extra:
         """Image tokens of the pictures; of no picture (zeros) for the unconditional half of guidance."""
-        features = self.base.encoders.image_features(pictures(batch), self.ip_adapter.reads)
+        features = self.base.encoders.features_of_batch(batch, self.ip_adapter.reads)
         if learning:
             seen = keep_rows(features, 1 - self.settings.image_dropout, rng)
             return Extra({"image_tokens": self.ip_adapter(seen)}, {})
@@ -86,7 +85,7 @@ class IPAdapterRecipe(Wrapper):
     def _check_width(self, device: torch.device) -> None:
         """Raise ConfigError unless the adapter was made for features of the encoder's width."""
         reads, c_image = self.ip_adapter.reads, self.ip_adapter.config["c_image"]
-        width = self.base.encoders.image_features(torch.zeros(1, 3, 8, 8, device=device), reads).shape[-1]
+        width = self.base.encoders.feature_width(reads, device)
         if width != c_image:
             raise ConfigError(
                 f"model.ip_adapter.config.c_image: expected {width}, the width of the {reads} features"

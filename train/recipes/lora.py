@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
+from dataset_tools.latents import Latents, alike
 from dataset_tools.stream import Stream
 from modules.adapters.four_bit import quantise
 from modules.adapters.lora import LoRA
 from modules.adapters.tokens import TrainedTokens
 from modules.processes import place
-from modules.schema import bounded, from_plain
+from modules.schema import ConfigError, bounded, from_plain
 from train.config import Config
 from train.feed import placed
 from train.parallel.ranks import gather
@@ -66,6 +67,12 @@ class LoRARecipe(Wrapper):
             self.base.frozen_dtype = NUMBER_FORMATS[settings.base_weights]
         self.base.encoders.passes_gradients = bool(settings.tokens)
         self.regular: Stream | None = None
+        self.latents: Latents | None = None
+
+    def use_latents(self, made: Latents) -> tuple[str, ...]:
+        parts = super().use_latents(made)
+        self.latents = made.only(parts)
+        return parts
 
     def build(self, device: torch.device) -> None:
         super().build(device)
@@ -120,6 +127,13 @@ class LoRARecipe(Wrapper):
         data = replace(self.config.data, shards=settings.shards, epochs=None)
         run, own = self.config.run, place()
         self.regular = stream = Stream(data, rank=own.rank, world_size=own.size, seed=run.seed)
+        if not alike(stream.latents, self.latents):
+            raise ConfigError(
+                "recipe.regularisation.shards: expected what data.shards holds, pictures or latents"
+                f" precomputed alike; found something else in {settings.shards}"
+            )
+        if stream.latents is not None and self.latents is not None:
+            stream.latents = stream.latents.only(self.latents.parts)
 
         def batches() -> Iterator[Batch]:
             for batch in stream:  # opened at the first step, after a position has been taken back

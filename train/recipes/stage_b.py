@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 import gdf
 from dataset_tools.batches import Batch
+from dataset_tools.latents import Latents
 from modules import SemanticCompressor, StageA, StageB
 from modules.conditions import compress_shrunk, stage_b_inputs
-from modules.schema import from_plain
+from modules.schema import ConfigError, from_plain
 from train.conditioning import add_noise, drop_captions, keep_rows, random_scale
 from train.config import Config
 from train.encoders import Encoders
+from train.latents import check_part
 from train.networks import (
     check_networks,
     diffusion_network,
@@ -51,8 +53,26 @@ class StageBRecipe:
         self.dtype = network_dtype(config.run.precision)
         self.frozen_dtype = self.dtype
         self.encoders = Encoders(self.model.text_encoder, None, self.dtype)
+        self.latents: Latents | None = None
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
         self.extra: ExtraConditions = no_extra
+
+    def use_latents(self, made: Latents) -> tuple[str, ...]:
+        compressor, settings = "semantic_compressor", self.settings
+        if compressor in self.learning or self.model.semantic_compressor.train is None:
+            raise ConfigError(
+                f"model.{compressor}.train: expected false with the precomputed latents in {made.folder};"
+                " a compressor that learns needs pictures"
+            )
+        if settings.random_scale != (1.0, 1.0):
+            raise ConfigError(
+                f"recipe.random_scale: expected [1, 1], the only size of the latents in {made.folder},"
+                f" found {list(settings.random_scale)}"
+            )
+        check_part(made, compressor, self.model.semantic_compressor, settings.compressor_scale)
+        check_part(made, "stage_a", self.model.stage_a)
+        self.latents = made
+        return (compressor, "stage_a", *self.encoders.use_latents(made))
 
     def build(self, device: torch.device) -> None:
         self.stage_a: StageA = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
@@ -60,13 +80,15 @@ class StageBRecipe:
         self.stage_b: StageB = diffusion_network(
             "stage_b", self.model.stage_b, device, self.frozen_dtype, learns=bool(self.learning)
         )
-        compressor = self.model.semantic_compressor
-        self.semantic_compressor: SemanticCompressor = (
-            learning_network("semantic_compressor", compressor, device)
-            if "semantic_compressor" in self.learning
-            else frozen_network("semantic_compressor", compressor, device, self.dtype)
-        )
+        self.semantic_compressor = self._build_compressor(device)
         self.player = nn.ModuleDict(self.networks())
+
+    def _build_compressor(self, device: torch.device) -> SemanticCompressor | None:
+        """One that learns, or a frozen one, or none where its latents are there."""
+        name, settings = "semantic_compressor", self.model.semantic_compressor
+        if name in self.learning:
+            return learning_network(name, settings, device)
+        return None if self.latents else frozen_network(name, settings, device, self.dtype)
 
     @property
     def network(self) -> StageB:
@@ -76,8 +98,10 @@ class StageBRecipe:
         return list(self.networks().values())
 
     def helpers(self) -> list[nn.Module]:
-        frozen = [] if "semantic_compressor" in self.learning else [self.semantic_compressor]
-        return [self.stage_a, *self.encoders.encoders.values(), *frozen]
+        helpers = [self.stage_a, *self.encoders.encoders.values()]
+        if self.semantic_compressor is not None and "semantic_compressor" not in self.learning:
+            helpers.append(self.semantic_compressor)
+        return helpers
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.player}
@@ -99,18 +123,19 @@ class StageBRecipe:
         self.encoders.export(folder)
 
     def example(self, batch: Batch, rng: StepRng) -> Example:
-        settings, images = self.settings, pictures(batch)
+        settings = self.settings
         captions = drop_captions(batch["captions"], settings.caption_dropout, rng)
-        effnet = self._compress(images, random_scale(*settings.random_scale, rng))
+        effnet = self._compress(batch, random_scale(*settings.random_scale, rng))
         effnet = add_noise(effnet, settings.latents_noise, rng)
         effnet = keep_rows(effnet, settings.latents_kept, rng)
-        latents = self._encode(images)
-        conditions = self._conditions(captions, effnet) | self.extra(batch, rng, True).conditional
+        latents = self._encode(batch)
+        conditions = stage_b_inputs(self.encoders.of_batch(batch, captions), effnet)
+        conditions |= self.extra(batch, rng, True).conditional
         return Example(latents, conditions, self._noise(latents, rng))
 
     def unconditional(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
         effnet = conditions["effnet"]
-        return self._conditions([""] * len(effnet), torch.zeros_like(effnet))
+        return stage_b_inputs(self.encoders.empty(len(effnet)), torch.zeros_like(effnet))
 
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         latents, conditions, noise = self.example(batch, rng)
@@ -118,17 +143,18 @@ class StageBRecipe:
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
-        images = pictures(batch)
-        latents = self._encode(images)
-        with evaluating(self.stage_b, self.semantic_compressor):
-            effnet = self._compress(images)
+        latents = self._encode(batch)
+        with evaluating(self.stage_b, *filter(None, [self.semantic_compressor])):
+            effnet = self._compress(batch)
             extra = self.extra(batch, rng, False)
-            conditions = self._conditions(batch["captions"], effnet) | extra.conditional
+            text = self.encoders.of_batch(batch, batch["captions"])
+            conditions = stage_b_inputs(text, effnet) | extra.conditional
             unconditional = self.unconditional(conditions) | extra.unconditional
             noise = self._noise(latents, rng)
             sheet = self.objective.sheet(self.stage_b, latents, conditions, unconditional, rng, noise)
-        rows = {label: self.stage_a.decode(row).float().clamp(0, 1) for label, row in sheet._asdict().items()}
-        return {"original": images, **rows}
+        shown = sheet._asdict() if "images" in batch else {"latents": latents, **sheet._asdict()}
+        rows = {label: self.stage_a.decode(row).float().clamp(0, 1) for label, row in shown.items()}
+        return {"original": pictures(batch), **rows} if "images" in batch else rows
 
     def after_step(self, step: int) -> None:
         self.objective.after_step()
@@ -139,15 +165,17 @@ class StageBRecipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.objective.load_state_dict(state)
 
-    def _compress(self, images: Tensor, scale: float = 1.0) -> Tensor:
-        return compress_shrunk(self.semantic_compressor, images, self.settings.compressor_scale * scale)
+    def _compress(self, batch: Batch, scale: float = 1.0) -> Tensor:
+        if self.semantic_compressor is None:
+            return batch["latents"].float()
+        scale *= self.settings.compressor_scale
+        return compress_shrunk(self.semantic_compressor, pictures(batch), scale)
 
     @torch.no_grad()
-    def _encode(self, images: Tensor) -> Tensor:
-        return self.stage_a.encode_unquantized(images).float()
-
-    def _conditions(self, captions: list[str], effnet: Tensor) -> dict[str, Any]:
-        return stage_b_inputs(self.encoders.text(captions), effnet)
+    def _encode(self, batch: Batch) -> Tensor:
+        if self.latents is not None:
+            return batch["stage_a_latents"].float()
+        return self.stage_a.encode_unquantized(pictures(batch)).float()
 
     def _noise(self, latents: Tensor, rng: StepRng) -> Tensor | None:
         if self.settings.noise == "white":

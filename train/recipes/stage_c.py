@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
+from dataset_tools.latents import Latents
 from modules import SemanticCompressor, StageC
 from modules.conditions import TextFeatures, compress_shrunk, stage_c_inputs
 from modules.schema import from_plain
 from train.conditioning import drop_captions
 from train.config import Config
 from train.encoders import Encoders
+from train.latents import check_part
 from train.networks import (
     check_networks,
     diffusion_network,
@@ -45,14 +47,23 @@ class StageCRecipe:
         self.dtype = network_dtype(config.run.precision)
         self.frozen_dtype = self.dtype
         self.encoders = Encoders(self.model.text_encoder, self.model.image_encoder, self.dtype)
+        self.latents: Latents | None = None
         self.viewer = LatentViewer(self.model.previewer, self.model.stage_b, self.model.stage_a, self.dtype)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
         self.extra: ExtraConditions = no_extra
 
+    def use_latents(self, made: Latents) -> tuple[str, ...]:
+        name, scale = "semantic_compressor", self.settings.compressor_scale
+        check_part(made, name, self.model.semantic_compressor, scale)
+        self.latents = made
+        return (name, *self.encoders.use_latents(made))
+
     def build(self, device: torch.device) -> None:
-        self.semantic_compressor: SemanticCompressor = frozen_network(
-            "semantic_compressor", self.model.semantic_compressor, device, self.dtype
-        )
+        self.semantic_compressor: SemanticCompressor | None = None
+        if self.latents is None:
+            self.semantic_compressor = frozen_network(
+                "semantic_compressor", self.model.semantic_compressor, device, self.dtype
+            )
         self.stage_c: StageC = diffusion_network(
             "stage_c", self.model.stage_c, device, self.frozen_dtype, learns=bool(self.learning)
         )
@@ -67,7 +78,8 @@ class StageCRecipe:
         return [self.stage_c]
 
     def helpers(self) -> list[nn.Module]:
-        return [self.semantic_compressor, *self.encoders.encoders.values(), *self.viewer.networks.values()]
+        compressor = [] if self.semantic_compressor is None else [self.semantic_compressor]
+        return [*compressor, *self.encoders.encoders.values(), *self.viewer.networks.values()]
 
     def trainable(self) -> dict[str, nn.Module]:
         return {"model": self.stage_c}
@@ -76,12 +88,20 @@ class StageCRecipe:
         return {name: self.stage_c for name in self.learning}
 
     @property
+    def compressor_factor(self) -> int:
+        """Pixels that the compressor sees per latent."""
+        if self.latents is not None:
+            return self.latents.facts.networks["semantic_compressor"].factor
+        assert self.semantic_compressor is not None  # it is one or the other
+        return self.semantic_compressor.factor
+
+    @property
     def compression(self) -> float:
         """Pixels of the final picture per latent."""
-        return self.settings.compression or self.semantic_compressor.factor / self.settings.compressor_scale
+        return self.settings.compression or self.compressor_factor / self.settings.compressor_scale
 
     def facts(self, name: str) -> dict[str, Any]:
-        latents_side = self.image_size_px * self.settings.compressor_scale / self.semantic_compressor.factor
+        latents_side = self.image_size_px * self.settings.compressor_scale / self.compressor_factor
         return {
             **self.objective.facts(),
             "compression": self.compression,
@@ -93,15 +113,14 @@ class StageCRecipe:
         self.encoders.export(folder)
 
     def example(self, batch: Batch, rng: StepRng) -> Example:
-        images = pictures(batch)
         captions = drop_captions(batch["captions"], self.settings.caption_dropout, rng)
-        embeds = self.encoders.images(images, self.settings.image_kept, rng)
-        conditions = self._inputs(self.encoders.text(captions), embeds)
+        embeds = self.encoders.images_of_batch(batch, self.settings.image_kept, rng)
+        conditions = self._inputs(self.encoders.of_batch(batch, captions), embeds)
         conditions |= self.extra(batch, rng, True).conditional
-        return Example(self._compress(images), conditions)
+        return Example(self._compress(batch), conditions)
 
     def unconditional(self, conditions: Mapping[str, Any]) -> dict[str, Any]:
-        return self._inputs(self.encoders.text([""] * len(conditions["clip_text"])))
+        return self._inputs(self.encoders.empty(len(conditions["clip_text"])))
 
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         latents, conditions, noise = self.example(batch, rng)
@@ -109,14 +128,18 @@ class StageCRecipe:
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:
-        images = pictures(batch)
-        text, empty = self.encoders.text(batch["captions"]), self.encoders.text([""] * len(images))
+        captions, latents = batch["captions"], self._compress(batch)
+        text, empty = self.encoders.of_batch(batch, captions), self.encoders.empty(len(captions))
         extra = self.extra(batch, rng, False)
         inputs = self._inputs(text) | extra.conditional
         unconditional = self.unconditional(inputs) | extra.unconditional
         with evaluating(self.stage_c):
-            sheet = self.objective.sheet(self.stage_c, self._compress(images), inputs, unconditional, rng)
-        rows = {"original": images}
+            sheet = self.objective.sheet(self.stage_c, latents, inputs, unconditional, rng)
+        rows = {}
+        if "images" in batch:
+            rows["original"] = pictures(batch)
+        else:
+            rows["latents"] = self.viewer(latents, text, empty, self.compression, rng)
         for label, latents in sheet._asdict().items():
             rows[label] = self.viewer(latents, text, empty, self.compression, rng)
         return rows
@@ -130,8 +153,10 @@ class StageCRecipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.objective.load_state_dict(state)
 
-    def _compress(self, images: Tensor) -> Tensor:
-        return compress_shrunk(self.semantic_compressor, images, self.settings.compressor_scale)
+    def _compress(self, batch: Batch) -> Tensor:
+        if self.semantic_compressor is None:
+            return batch["latents"].float()
+        return compress_shrunk(self.semantic_compressor, pictures(batch), self.settings.compressor_scale)
 
     def _inputs(self, text: TextFeatures, embeds: Tensor | None = None) -> dict[str, Any]:
         return stage_c_inputs(text, embeds, self.stage_c.config["c_clip_img"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
+from dataset_tools.latents import Latents
 from modules.weights import find_weights, fingerprint
 from train.config import Config
 from train.recipe import Metrics
@@ -31,6 +32,9 @@ class Wrapper:
         model = {name: entry for name, entry in config.model.items() if name not in own}
         self.base = make_base(replace(config, model=model), config.recipe.get("base", {}), learns)
         self._base_model = model.get(self.base.network_name, {})
+
+    def use_latents(self, made: Latents) -> tuple[str, ...]:
+        return self.base.use_latents(made)
 
     def build(self, device: torch.device) -> None:
         self.base.build(device)

@@ -1,0 +1,168 @@
+"""Making shards of latents from shards of pictures, one after the other, each under the name of its source.
+
+A finished shard leaves a note in `<out>/.precompute/`. A later run keeps a shard whose note still holds and
+makes the others, so a run that was killed goes on when it is started again. What a shard holds depends on its
+source and the facts alone, not on who makes it.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dataset_tools.fetch import ShardReader
+from dataset_tools.kinds import Kind
+from dataset_tools.latents import Facts, find
+from dataset_tools.precompute_networks import Networks
+from dataset_tools.precompute_samples import SampleMaker
+from dataset_tools.precompute_settings import Settings
+from dataset_tools.sample_refs import Skipped
+from dataset_tools.shards import Shard, ShardInfo, ShardLimits, write_index, write_whole
+from dataset_tools.sources import is_remote, one_line
+
+NOTES_NAME = ".precompute"
+KINDS = {kind.value: kind for kind in Kind}
+NO_LIMITS = ShardLimits(1 << 62, 1 << 62)  # a shard holds what its source holds
+
+
+class Note(NamedTuple):
+    """What a finished shard was made from, and what it holds."""
+
+    source: list[int] | None
+    """Size and time of change of a local source."""
+    info: ShardInfo
+    skipped: list[Skipped]
+
+
+class Precomputer:
+    """Makes latents of shards into the folder `out`, which `claim` has prepared. batch_size: of pictures."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        networks: Networks,
+        facts: Facts,
+        out: Path,
+        reader: ShardReader,
+        batch_size: int,
+        num_threads: int,
+    ) -> None:
+        self.out, self.reader = out, reader
+        self.samples = SampleMaker(settings, networks, facts, reader, batch_size, num_threads)
+
+    def run(self, shards: Sequence[str], rank: int = 0, size: int = 1) -> int:
+        """Make every size-th shard, beginning with the rank-th; whoever finds all done writes the index.
+
+        Returns the exit status: 1 when shards could not be read. Raises ValueError for shards that cannot be
+        precomputed side by side.
+        """
+        self._check(shards)
+        own = shards[rank::size]
+        unreachable = 0
+        for number, shard in enumerate(own, 1):
+            if self._note(shard) is None:
+                try:
+                    self.reader.file(shard)
+                except OSError as error:
+                    unreachable += 1
+                    _say(f"{shard}: skipped, run again to try it again: {one_line(error)}")
+                    continue
+                _say(f"{self._make(shard)}, {number} of {len(own)}")
+        notes = [self._note(shard) for shard in shards]
+        done = [note for note in notes if note is not None]
+        if len(done) == len(notes):
+            self._finish(done)
+        return 1 if unreachable else 0
+
+    def close(self) -> None:
+        """Let go of files and threads."""
+        self.samples.close()
+        self.reader.close()
+
+    def _check(self, shards: Sequence[str]) -> None:
+        if find(shards) is not None:
+            raise ValueError(f"{shards[0]}: holds precomputed latents; name shards of pictures")
+        for name, count in Counter(map(_name, shards)).items():
+            if count > 1:
+                raise ValueError(f"SRC: {count} shards are called {name}; give each folder an OUT of its own")
+        for shard in shards:
+            if not is_remote(shard) and Path(shard).resolve().parent == self.out.resolve():
+                raise ValueError(
+                    f"{self.out}: SRC and OUT are the same folder; latents need one of their own"
+                )
+
+    def _make(self, shard: str) -> str:
+        """Make one shard, and say how it went."""
+        began = time.monotonic()
+        (self.out / NOTES_NAME).mkdir(parents=True, exist_ok=True)
+        path = self.out / _name(shard)
+        source = _source(shard)
+        writer, skipped = Shard(path, NO_LIMITS), dict[Skipped, None]()
+        count = 0
+        try:
+            for key, members, size_px in self.samples.of(shard, skipped.setdefault):
+                try:
+                    writer.add(key, members, size_px)
+                    count += 1
+                except ValueError as error:  # a name that tar cannot write
+                    skipped[Skipped(Kind.UNSAFE_NAME, f"{shard}:{key}", one_line(error))] = None
+        except BaseException:
+            writer.discard()
+            raise
+        info = writer.finish()
+        if not info.samples:
+            path.unlink()
+        note = Note(source, info, list(skipped))
+        write_whole(self._note_path(shard), json.dumps(note._asdict() | {"info": info._asdict()}) + "\n")
+        speed = count / max(time.monotonic() - began, 1e-9)
+        return f"{_name(shard)}: {count} samples{_told(note.skipped)}, {speed:.0f} samples/s"
+
+    def _note(self, shard: str) -> Note | None:
+        """The note of a shard that is as this run would make it; None when it is to be made."""
+        try:
+            values = json.loads(self._note_path(shard).read_text(encoding="utf-8"))
+            info = ShardInfo(**values["info"])
+            skipped = [Skipped(KINDS[kind], *rest) for kind, *rest in values["skipped"]]
+            note = Note(values["source"], info, skipped)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        path = self.out / _name(shard)
+        whole = not info.samples or (path.is_file() and path.stat().st_size == info.bytes)
+        return note if whole and note.source == _source(shard) else None
+
+    def _note_path(self, shard: str) -> Path:
+        return self.out / NOTES_NAME / f"{_name(shard)}.json"
+
+    def _finish(self, notes: Sequence[Note]) -> None:
+        infos = [note.info for note in notes if note.info.samples]
+        write_index(self.out, infos)
+        samples, num_bytes = sum(info.samples for info in infos), sum(info.bytes for info in infos)
+        skipped = _told([each for note in notes for each in note.skipped])
+        each = f", {num_bytes / samples / 1000:.1f} kB each" if samples else ""
+        _say(f"{samples} samples in {len(infos)} shards{each}{skipped}: {self.out}")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _told(skipped: Sequence[Skipped]) -> str:
+    """How many samples were left out, by kind."""
+    counts: Counter[str] = Counter()
+    for each in skipped:
+        counts[each.kind] += each.num_samples
+    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items()))
+    return f", skipped {kinds}" if kinds else ""
+
+
+def _name(shard: str) -> str:
+    return shard.rpartition("/")[2]
+
+
+def _source(shard: str) -> Any:
+    if is_remote(shard):
+        return None
+    status = Path(shard).stat()
+    return [status.st_size, status.st_mtime_ns]
