@@ -10,6 +10,7 @@ from dataset_tools.images import MAX_MEGAPIXELS, open_image, read_header
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.records import Broken, Sample, claimed_size, read_samples
 from dataset_tools.sources import one_line
+from dataset_tools.tar_members import LATENTS
 
 
 class Picture(NamedTuple):
@@ -54,6 +55,8 @@ def survey_shard(shard: str, max_megapixels: float = MAX_MEGAPIXELS) -> ShardSur
 
 def _look_at(sample: Sample, max_megapixels: float) -> Picture:
     """Decode a sample's picture. Raises UnusableError when training would not use it."""
+    if sample.image_ext in LATENTS:
+        raise UnusableError(Kind.LATENTS, "latents, which only training can judge")
     data = sample.image_bytes
     header = read_header(data, max_megapixels)
     claimed = claimed_size(sample.facts)

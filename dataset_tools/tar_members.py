@@ -19,6 +19,8 @@ MAX_GAP_BYTES = 1 << 26
 """So much without a sound header, and the rest of a tar is given up; some 2 seconds of searching."""
 MAX_HEADER_BYTES = 1 << 20
 """Long names and further facts of a member; tarfile would read any length into memory."""
+MAX_CHAIN = 8
+"""Of headers for one member, each about the next."""
 MAX_NAME = 1000
 
 LATENTS = ("safetensors", "safetensorsz")
@@ -166,13 +168,18 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: Any) -> "_Header":
+        archive.depth += 1
         try:
+            if archive.depth > MAX_CHAIN:
+                raise _tarfile.InvalidHeaderError("a chain of extended headers without end")
             header = super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             archive.note(error)
             if isinstance(error, _tarfile.SubsequentHeaderError):  # which would end the reading
                 raise _tarfile.InvalidHeaderError(str(error)) from error
             raise
+        finally:
+            archive.depth -= 1
         archive.note_header()
         return header
 
@@ -208,6 +215,7 @@ class _Archive(tarfile.TarFile):
     problem: UnusableError | None = None
     num_headers = 0
     gap_bytes = 0
+    depth = 0
 
     def note_header(self) -> None:
         self.saw_end, self.gap_bytes = False, 0
