@@ -115,9 +115,15 @@ class WandbTracker:
             resume="allow",
             dir=str(folder),
             config=dict(config),
-            # A server that does not answer costs a minute or two, not the run.
+            # A server that does not answer costs a minute or two, not the run. What was told is on the disk
+            # after a second, for the process that writes it may be killed too.
             settings=wandb.Settings(
-                login_timeout=30, init_timeout=30, finish_timeout=60, console="off", silent=True
+                login_timeout=30,
+                init_timeout=30,
+                finish_timeout=60,
+                x_transaction_log_flush_interval=1.0,
+                console="off",
+                silent=True,
             ),
         )
 

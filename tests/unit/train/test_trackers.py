@@ -1,6 +1,7 @@
 """Trackers keep what they are told; one that fails is named once and never stops a run."""
 
 import csv
+import time
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,18 @@ def test_tensorboard_holds_what_a_killed_run_told_it_and_hides_what_is_told_agai
     assert [(event.step, event.value) for event in found] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     killed.close()
     again.close()
+
+
+def test_wandb_has_what_a_run_told_on_the_disk_before_the_run_ends(tmp_path: Path) -> None:
+    """A kill of the machine takes wandb's own process with it; that writes every 15 seconds by itself."""
+    pytest.importorskip("wandb")
+    tracker = WandbTracker(tmp_path, "name", "0123abcd", WandbConfig(), {})
+    tracker.scalars(1, {"told": 0.5})
+    end = time.monotonic() + 10
+    while b"told" not in next((tmp_path / "wandb").glob("offline-run-*/*.wandb")).read_bytes():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    tracker.close()
 
 
 def test_wandb_runs_offline_and_goes_on_as_the_same_run(tmp_path: Path) -> None:
