@@ -11,7 +11,7 @@ from torch import nn
 
 from gdf import RELEASED_SAMPLING, SamplingSettings
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
-from modules.encoders import ImageEncoder, TextEncoder
+from modules.encoders import ImageEncoder, TextEncoder, cached_folder
 from modules.schema import from_plain
 from modules.weights import (
     describe,
@@ -92,15 +92,16 @@ class Networks:
 
     def encoder_of(self, encoder: str, path: Path, facts: Mapping[str, Any]) -> str:
         """The same for any network: its file, and what is known of it."""
+        if given := self.weights.given().get(encoder):
+            return given
         beside = folder_around(path)
-        source = self.weights.given().get(encoder) or facts.get(encoder) or encoder_folder(beside, encoder)
+        source = named_encoder(facts.get(encoder), beside) or encoder_folder(beside, encoder)
         if source is None:
             raise FileNotFoundError(
                 f"{encoder}: {path} names none; set weights.{encoder}=<folder or hub name> "
                 f"(the released models use {RELEASED_ENCODERS[encoder]})"
             )
-        # An encoder that was made from a config lies in the stage's run.
-        return str(beside / source if (beside / source).is_dir() else source)
+        return str(source)
 
     def check(self, names: Iterable[str]) -> None:
         """Raise FileNotFoundError unless all of these networks, and the encoders they need, are known."""
@@ -172,6 +173,23 @@ class Networks:
         if path not in self._fingerprints:
             self._fingerprints[path] = fingerprint(path)
         return self._fingerprints[path]
+
+
+def named_encoder(name: str | None, run: Path) -> Path | None:
+    """The folder of the encoder that a file in the folder `run` says it was trained with.
+
+    One that was made from a config lies in the run; another is a folder, or a copy from the hub, that is here
+    already: only the user's own words fetch anything. FileNotFoundError when it is not here, ValueError for a
+    way out of the run, as no training writes.
+    """
+    if name is None:
+        return None
+    if ".." in Path(name).parts:
+        raise ValueError(
+            f"{run}: its weights name the encoder {name!r}, outside of it; set weights.*_encoder"
+        )
+    folder = next((place for place in (run / name, Path(name)) if place.is_dir()), None)
+    return folder or cached_folder(name)
 
 
 def pipeline_facts(name: str, path: Path) -> dict[str, Any]:

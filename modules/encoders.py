@@ -18,9 +18,11 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from modules.conditions import TextFeatures
+from modules.encoder_folders import read_encoder
 from modules.tokenizer import make_tokenizer, token_id, with_tokens
 from modules.weights.folders import encoder_folder, tokenizer_folder
 
@@ -202,7 +204,12 @@ def check_origin(name: str, source: str | None, config: Mapping[str, Any] | None
 
 
 def load(kind: type[Any], source: str, name: str) -> Any:
-    """Read a model or tokenizer from a folder or the hub; FileNotFoundError says how to get it."""
+    """Read a model or tokenizer from a folder or the hub; FileNotFoundError says how to get it.
+
+    ValueError for a folder that holds no such thing, or things that no such model consists of.
+    """
+    if Path(source).is_dir():
+        return read_folder(kind, Path(source), name)
     try:
         return kind.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -211,6 +218,32 @@ def load(kind: type[Any], source: str, name: str) -> Any:
             f"hub here; download it where there is a network (`hf download {source} --local-dir FOLDER`) and "
             f"name that folder ({str(error).splitlines()[0]})"
         ) from error
+
+
+def read_folder(kind: type[Any], folder: Path, name: str) -> Any:
+    """The same for a local folder, from which nothing else is reached."""
+    try:
+        if kind is CLIPTokenizer:
+            return kind.from_pretrained(folder, local_files_only=True)
+        return read_encoder(kind, folder)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise all kinds for files that are damaged
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"{name}.source: {folder} holds no {kind.__name__} ({reason})") from error
+
+
+def cached_folder(name: str) -> Path:
+    """The copy of a hub's model that is here already; FileNotFoundError says how to get one."""
+    try:
+        found = cached_file(name, "config.json", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"the weights name the encoder {name!r}, which is not here; it is fetched when you name it "
+            f"(weights.text_encoder={name}, weights.image_encoder=…) or by `hf download {name}`"
+        ) from error
+    assert found is not None  # it would have raised
+    return Path(found).parent
 
 
 def make_config(kind: type[PreTrainedConfig], keywords: Mapping[str, Any], name: str) -> PreTrainedConfig:

@@ -12,8 +12,9 @@ from modules.schema import ConfigError, check_scalar, join
 MOST = 2**20  # of any whole number: channels, vocabularies, counts of blocks
 COUNTS = {"levels": 16, "depth": 16, "bottleneck_blocks": 4096, "blocks": 4096, "block_repeat": 64}
 # The least of whole numbers that may be smaller than 1.
-LEAST = {"nhead": -1, "c_cond": 0, "proj_blocks": 0, "bottleneck_blocks": 0, "blocks": 0}
-SHARES = ("dropout", "stochastic_depth")
+LEAST = dict.fromkeys(("c_cond", "proj_blocks", "bottleneck_blocks", "blocks"), 0) | {"nhead": -1}
+LEAST |= dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
+SHARES = ("dropout", "stochastic_depth", "attention_dropout")
 
 
 class TooManyParts(ValueError):

@@ -33,8 +33,10 @@ class TrainedTokens(Network):
         self.config = {"tokens": list(tokens), "width": width}
         self._attached: list[tuple[TextEncoder, RemovableHandle]] = []
         for text in tokens:
-            if not text or "." in text:
-                raise ValueError(f"tokens: {text!r} cannot be a token's name (empty, or with a full stop)")
+            if not text or "." in text or not text.isprintable():
+                raise ValueError(
+                    f"tokens: {text!r} cannot be a token's name (empty, with a full stop, or not printable)"
+                )
             # Not by add_module, which refuses words that are also the name of some method ("train").
             self._modules[text] = TokenVector(width)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from modules.schema import bounded, from_plain
 from modules.weights.plain_data import parse_json
@@ -37,7 +37,7 @@ class Known:
     merged: list[dict[str, Any]] = field(default_factory=list)
     numbering: list[dict[str, Any]] = field(default_factory=list)
     alphas: dict[str, float] = field(default_factory=dict, metadata={"least": 0, "most": 1e6})
-    norms_of: str | None = None
+    norms_of: Literal["patched", "original"] | None = None
 
 
 READ = {entry.name for entry in fields(Known)}

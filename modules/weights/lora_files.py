@@ -1,27 +1,29 @@
 """LoRA files of every layout: read by their keys, written for the tool that is to load them."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from modules.adapters.lora_state import Factors, LoRAState
+from modules.adapters.lora_state import LoRAState
 from modules.schema import nearest
 from modules.weights.files import opened, read_tensors
 from modules.weights.headers import HEADER_KEY, parse_header
 from modules.weights.lazy import lazy_state
 from modules.weights.loading import find_weights
+from modules.weights.lora_checks import check_numbers, check_state
 from modules.weights.lora_layouts import LAYOUTS, read_named, unfolded, write_named
 from modules.weights.lora_metadata import PEFT_FILE, PEFT_KEY, alpha_of, make_metadata, take_peft_alphas
 from modules.weights.lora_names import network_of
 from modules.weights.lora_official import is_official, read_official, take_rows, write_official, write_rows
 from modules.weights.pickled import ENDINGS, read_pickled
+from modules.weights.plain_data import parse_json, read_json
 from modules.weights.writing import write_tensors
 
 OFFICIAL = "official"
 FOLDER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")  # of peft and of diffusers
+STAGES = ("stage_b", "stage_c")
 EMBEDDING = {"clip_g", "clip_g_out"}
 OURS_ALONE = ("network", "config", "layout", "numbering", "alphas")  # of a header: not facts about the LoRA
 
@@ -35,10 +37,28 @@ def read_lora(path: str | Path, ema: bool = True) -> LoRAState:
     """
     file = find_lora(path, ema)
     tensors, metadata = read_all(file)
+    header = parse_header(file, metadata)
+    check_numbers(str(file), tensors)
+    try:
+        state = understood(file, tensors, header)
+        state.facts.update({key: value for key, value in header.items() if key not in OURS_ALONE})
+        state.facts["other_tools"] = {key: value for key, value in metadata.items() if key != HEADER_KEY}
+        _take_peft_alphas(state, file, metadata)
+        _finish(file, state, header, list(tensors))
+    except ValueError as error:
+        raise ValueError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from error
+    except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{file}: what it says of its layers is not what it holds ({reason})") from error
+    return state
+
+
+def understood(file: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> LoRAState:
+    """The layers and tokens in a file's tensors. ValueError naming the keys that are not understood."""
     if tensors.keys() <= EMBEDDING:  # OneTrainer's file of one embedding, whose text is the file's name
         tensors = {f"bundle_emb.{file.stem}.{key}": tensor for key, tensor in tensors.items()}
-    header = parse_header(file, metadata)
-    keys, rows = list(tensors), take_rows(tensors)
+    keys = list(tensors)
+    tensors, rows = take_rows(tensors)
     if is_official(tensors):
         state, unknown = read_official(tensors, header.get("numbering", []))
     else:
@@ -47,13 +67,7 @@ def read_lora(path: str | Path, ema: bool = True) -> LoRAState:
     if unknown or not keys:
         few = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
         raise ValueError(f"{file}: not a LoRA of this family: {len(unknown)} keys not understood ({few})")
-    for layers in (state.numbered, *state.parts.values()):
-        for name, factors in layers.items():  # type: ignore[attr-defined]
-            check_factors(f"{file}: layer {name}", factors)
-    state.facts.update({key: value for key, value in header.items() if key not in OURS_ALONE})
-    state.facts["other_tools"] = {key: value for key, value in metadata.items() if key != HEADER_KEY}
-    _take_peft_alphas(state, file, metadata)
-    _finish(state, header, keys)
+    check_state(str(file), state)
     return state
 
 
@@ -102,29 +116,21 @@ def read_all(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors | {key: tensors[key].bfloat16() for key in short}, metadata
 
 
-def check_factors(where: str, factors: Factors) -> None:
-    """Raise ValueError unless these are a change of some rank, with no more than one alpha."""
-    down, up, alpha, _ = factors
-    if min(down.ndim, up.ndim) < 2 or up.shape[1] != len(down) or not down.numel() or not up.numel():
-        shapes = f"{list(up.shape)} and {list(down.shape)}"
-        raise ValueError(f"{where}: expected up [out, rank] and down [rank, in], found {shapes}")
-    if alpha is not None and alpha.numel() != 1:
-        raise ValueError(f"{where}: expected one alpha, found {alpha.numel()}")
-
-
 def _take_peft_alphas(state: LoRAState, file: Path, metadata: Mapping[str, str]) -> None:
     beside = file.with_name(PEFT_FILE)
     if PEFT_KEY in metadata:
-        take_peft_alphas(state, json.loads(metadata[PEFT_KEY]))
+        take_peft_alphas(state, parse_json(metadata[PEFT_KEY], f"{file}: {PEFT_KEY}"))
     elif beside.is_file() and file.name in FOLDER_FILES:
-        take_peft_alphas(state, json.loads(beside.read_text()))
+        take_peft_alphas(state, read_json(beside))
 
 
-def _finish(state: LoRAState, header: Mapping[str, Any], keys: list[str]) -> None:
+def _finish(file: Path, state: LoRAState, header: Mapping[str, Any], keys: list[str]) -> None:
     """Say which network and layout it is, and undo what our writer did that the layout cannot say."""
     base = (header.get("base") or {}).get("network")
     layers = state.parts["unet"]
     network = header.get("for") or base or network_of([*layers, *keys])
+    if network not in STAGES:
+        raise ValueError(f"{file}: its header: for: expected {' or '.join(STAGES)}, found {network!r}")
     state.facts["for"] = network
     if network == "stage_b" and "clip_txt_pooled_mapper" in layers:  # what diffusers calls it
         layers["clip_mapper"] = layers.pop("clip_txt_pooled_mapper")

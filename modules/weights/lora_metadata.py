@@ -2,13 +2,13 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from modules.adapters.lora_state import Factors, LoRAState
+from modules.schema import convert
 from modules.weights.headers import HEADER_KEY
 from modules.weights.lora_layouts import LAYOUTS, spelt
 
@@ -98,9 +98,10 @@ def _kept(state: LoRAState) -> dict[str, str]:
 
 
 def _peft_alpha(config: Mapping[str, Any], name: str, rank: int) -> torch.Tensor:
-    patterns = config.get("alpha_pattern") or {}
-    found = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", name))
-    alpha = float(next(found, config["lora_alpha"]))
+    """Patterns are peft's regular expressions, of which only names are taken: a stranger's may never end."""
+    patterns = (config.get("alpha_pattern") or {}).items()
+    ends = (value for key, value in patterns if f".{name}".endswith("." + key.replace("\\.", ".")))
+    alpha = convert(float, next(ends, config["lora_alpha"]), f"{PEFT_FILE}: lora_alpha")
     # Rank-stabilised LoRA (Kalajdzievski 2023) divides by the root of the rank.
     return torch.tensor(alpha * math.sqrt(rank) if config.get("use_rslora") else alpha)
 

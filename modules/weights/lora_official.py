@@ -25,11 +25,17 @@ def is_official(keys: Iterable[str]) -> bool:
     return any(KEY.fullmatch(key) for key in keys)
 
 
-def take_rows(tensors: dict[str, Tensor]) -> dict[int, Tensor]:
-    """The trained token rows, taken out of a file's tensors."""
+def take_rows(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
+    """A file's other tensors, and the trained token rows [width] by number; ValueError for other shapes."""
     if not {ROWS, ROW_NUMBERS} <= tensors.keys():
-        return {}
-    return dict(zip(tensors.pop(ROW_NUMBERS).tolist(), tensors.pop(ROWS), strict=True))
+        return tensors, {}
+    others = {key: tensor for key, tensor in tensors.items() if key not in (ROWS, ROW_NUMBERS)}
+    rows, numbers = tensors[ROWS], tensors[ROW_NUMBERS]
+    whole = not numbers.is_floating_point() and (numbers >= 0).all()
+    if not whole or numbers.ndim != 1 or rows.ndim != 2 or len(rows) != len(numbers):
+        found = f"{list(rows.shape)} and {list(numbers.shape)} of {numbers.dtype}"
+        raise ValueError(f"LoRA: expected rows [n, width] and their n numbers, found {found}")
+    return others, dict(zip(numbers.tolist(), rows, strict=True))
 
 
 def write_rows(rows: Mapping[int, Tensor]) -> dict[str, Tensor]:
