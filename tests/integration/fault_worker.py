@@ -1,4 +1,4 @@
-"""Two ranks for every fate at once: fault_worker.py FOLDER writes FATE.json with their statuses and words.
+"""Two ranks for every fate at once: fault_worker.py FOLDER writes what they say, and statuses.json.
 
 The ranks are forked after torch is loaded, which takes longer than all they do.
 """
@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from tests.integration.launching import place_rank
+from tests.integration.launching import fork, status_of
 from train.config import ParallelConfig
 from train.parallel import heartbeat, ranks
-from train.parallel.world import conduct, join
+from train.parallel.world import join
 
 heartbeat.GRACE_S = 1.0
 DEAD_AFTER_S = 4.0
@@ -50,29 +51,19 @@ def meet(fate: str) -> None:
         time.sleep(1.5 * DEAD_AFTER_S)  # at work: its heart beats
 
 
-def start(folder: Path, fate: str, rank: int, port: int) -> int:
-    """Fork one rank; returns its process."""
-    if child := os.fork():
-        return child
-    words = os.open(folder / f"{fate}_{rank}.txt", os.O_CREAT | os.O_WRONLY)
-    os.dup2(words, 1)
-    os.dup2(words, 2)
-    place_rank(rank, 2, port)
-    conduct(lambda: live(fate))
-
-
 def main(folder: Path, first_port: int) -> None:
     children = {
-        (fate, rank): start(folder, fate, rank, first_port + index)
+        f"{fate}_{rank}": fork(
+            partial(live, fate), folder / f"{fate}_{rank}.txt", (rank, 2, first_port + index)
+        )
         for index, fate in enumerate(FATES)
         for rank in range(2)
     }
-    stopped = children.pop(("stop", 1))
-    statuses = {key: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for key, child in children.items()}
+    stopped = children.pop("stop_1")
+    statuses = {name: status_of(child) for name, child in children.items()}
     os.kill(stopped, signal.SIGKILL)
-    statuses["stop", 1] = os.waitstatus_to_exitcode(os.waitpid(stopped, 0)[1])
-    told = {f"{fate}_{rank}": status for (fate, rank), status in statuses.items()}
-    (folder / "statuses.json").write_text(json.dumps(told))
+    statuses["stop_1"] = status_of(stopped)
+    (folder / "statuses.json").write_text(json.dumps(statuses))
 
 
 if __name__ == "__main__":

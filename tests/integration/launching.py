@@ -3,7 +3,10 @@
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from train.parallel.world import conduct
 
 ROOT = Path(__file__).parents[2]
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -21,6 +24,26 @@ def environment(**changes: str) -> dict[str, str]:
     own = {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
     shared = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     return {**kept, **own, **shared, **changes}
+
+
+def fork(main: Callable[[], int], words: Path, place: tuple[int, int, int] | None = None) -> int:
+    """A child that has imported all that this process has, and runs `main`; returns its number.
+
+    words: the file for what it says. place: its rank, the number of ranks, the port to meet at.
+    """
+    if child := os.fork():
+        return child
+    out = os.open(words, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    if place:
+        place_rank(*place)
+    conduct(main)
+
+
+def status_of(child: int) -> int:
+    """Wait for a child; minus the number of the signal that ended it, or its exit status."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def place_rank(rank: int, size: int, port: int) -> None:
