@@ -11,7 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from dataset_tools.batches import Batch
-from train.checkpoint import Checkpoints, link
+from train.checkpoints.saver import Saver
 from train.config import RunConfig
 from train.ema import Ema
 from train.parallel.shards import reshard
@@ -129,20 +129,20 @@ class Sheets:
 
 
 class Save:
-    """checkpoints/step_…, and weights/ with the newest networks for everybody who only wants these."""
+    """checkpoints/step_…, and weights/ with the newest networks for everybody who only wants these.
 
-    def __init__(self, every: int, folder: Path, checkpoints: Checkpoints, state: TrainingState) -> None:
-        self.every, self.folder, self.checkpoints, self.state = every, folder, checkpoints, state
+    The writing goes on beside the next steps; only after the last one is it waited for.
+    """
+
+    def __init__(self, run: RunConfig, saver: Saver) -> None:
+        self.run, self.saver = run, saver
 
     def __call__(self, done: StepDone) -> None:
-        if done.step % self.every and not done.is_last:
-            return
-        if not self.state.world.is_first:
-            self.state.write(None)
-            return
-        path = self.checkpoints.write(done.step, self.state.write)
-        for weights in (path / "weights").iterdir():
-            link(weights, self.folder / "weights" / weights.name)
+        self.saver.poll()
+        if done.step % self.run.save_every == 0 or done.is_last:
+            self.saver.save(exports=self.run.exports(done.is_complete))
+        if done.is_last:
+            self.saver.wait()
 
 
 class Profile:

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from modules.schema import ConfigError, join
-from train.checkpoint import write_text
+from train.checkpoints.files import write_text
 
 PACKAGES = ("torch", "torchvision", "transformers", "safetensors", "hydra-core", "bitsandbytes")
 

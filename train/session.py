@@ -11,7 +11,9 @@ import torch
 from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
 from modules.schema import ConfigError, nearest
-from train.checkpoint import Checkpoints
+from train.checkpoints.folders import Checkpoints
+from train.checkpoints.resuming import Resumed, export_again, resume
+from train.checkpoints.saver import Saver
 from train.config import Config
 from train.ema import Ema
 from train.feed import placed
@@ -42,6 +44,7 @@ class Session:
     progress: Progress
     trackers: Trackers
     record: RunRecord
+    saver: Saver
 
     @contextmanager
     def noted(self) -> Iterator[dict[str, Any]]:
@@ -53,6 +56,7 @@ class Session:
             facts["error"] = f"{type(error).__name__}: {error}"
             raise
         finally:
+            self.saver.close()
             if self.world.is_first:
                 self.record.end(facts)
                 self.trackers.close()
@@ -69,22 +73,26 @@ def make_session(config: Config, recipe: Recipe, world: World) -> Session:
     stream = Stream(config.data, rank=world.rank, world_size=world.size, seed=config.run.seed)
     sheet_batch = first_pictures(config)  # data with nothing usable end the run here
     state = build(config, recipe, world, stream)
-    checkpoints = Checkpoints(Path(config.run.dir) / "checkpoints", config.run.keep_every)
-    if (newest := checkpoints.newest()) is not None:
-        state.read(newest)
+    folder, run = Path(config.run.dir), config.run
+    checkpoints = Checkpoints(folder / "checkpoints", run.keep_every, run.keep_last)
+    resumed = resume(checkpoints, state)
     settings, step = asdict(config), state.counters.step
     progress = Progress(config.name, config.run.num_steps, step)
     record = RunRecord(Path(config.run.dir), settings, state.counters.run_id)
     state.counters.run_id = record.run_id
     trackers = Trackers({}, progress.note)
     if world.is_first:
-        announce(progress, record, step)
+        if resumed:
+            announce(progress, record, step, resumed)
+            if run.exports(step == run.num_steps):
+                export_again(resumed, step, folder / "weights")
         record.begin(step, world.size, str(world.device))
         trackers = make_trackers(config, settings, step, record.run_id, progress.note)
-    session = Session(
-        config, world, state, [], autocast(config.run.precision, world.device), progress, trackers, record
-    )
-    session.hooks = make_hooks(session, checkpoints, sheet_batch)
+    note = progress.note if world.is_first else lambda text: None
+    saver = Saver(checkpoints, state, folder / "weights", note)
+    casts = autocast(config.run.precision, world.device)
+    session = Session(config, world, state, [], casts, progress, trackers, record, saver)
+    session.hooks = make_hooks(session, sheet_batch)
     return session
 
 
@@ -134,15 +142,14 @@ def build(config: Config, recipe: Recipe, world: World, stream: Stream) -> Train
     return TrainingState(recipe, made, ema, stream, Counters(), world)
 
 
-def announce(progress: Progress, record: RunRecord, step: int) -> None:
+def announce(progress: Progress, record: RunRecord, step: int, resumed: Resumed) -> None:
     """Say where the run goes on, and what is not as it was."""
-    if step:
-        progress.note(f"going on after step {step}")
-        for change in record.changes():
-            progress.note(f"  changed since the last start: {change}")
+    progress.note(f"going on after step {step}; checkpoint read in {resumed.seconds:.2f} s")
+    for change in record.changes():
+        progress.note(f"  changed since the last start: {change}")
 
 
-def make_hooks(session: Session, checkpoints: Checkpoints, sheet_batch: Batch) -> list[Hook]:
+def make_hooks(session: Session, sheet_batch: Batch) -> list[Hook]:
     """What happens after every step, in this order."""
     run, world, state = session.config.run, session.world, session.state
     folder = Path(run.dir)
@@ -150,7 +157,7 @@ def make_hooks(session: Session, checkpoints: Checkpoints, sheet_batch: Batch) -
     if run.sample_every:
         batch = placed(sheet_batch, world.device, run.channels_last)
         hooks.append(Sheets(run, batch, state.recipe, state.ema, session.autocast, world, session.trackers))
-    hooks.append(Save(run.save_every, folder, checkpoints, state))
+    hooks.append(Save(run, session.saver))
     if run.profile_steps:
         hooks.append(Profile(run.profile_steps, folder / "profile", world))
     return hooks

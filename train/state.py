@@ -1,34 +1,38 @@
-"""Everything that a run needs to go on, as files of one checkpoint folder.
+"""Everything that a run needs to go on, and what each rank writes of it into a checkpoint's folder.
 
-    weights/<network>.safetensors, …_ema.safetensors    with the network's config in the header
-    state.pt     optimizers, the recipe's own state, the data position of every rank, counters; read without
-                 unpickling anything but tensors and plain data
+    rank_00000.safetensors   its pieces of all tensors: weights/<network>/…, ema/<network>/… (averages of what
+                             learns), optimizer/<player>/<parameter>/…, recipe/…
+    rank_00000.json          its data position
+    state.json               of the first rank: plain values of optimizers and recipe, counters, means, and
+                             what the networks' exported files say in their headers
 
-Sharded tensors are gathered one after the other on the first rank and written whole. So a checkpoint does not
-depend on how many processes wrote it, is the same file format for one process and for many, can be checked by
-file, and its weights are at once the export. The price is the first rank's memory: the optimizer's state must
-fit into it.
+Nothing is gathered: no rank holds more than its own shards, and a whole tensor exists nowhere.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from dataset_tools.stream import Stream
 from modules.network import Network
-from modules.weights import read_tensors, save_network
-from train.checkpoint import CheckpointError, verify
+from train.checkpoints.folders import CheckpointError
+from train.checkpoints.optimizers import OptimizerLoad, save_optimizer
+from train.checkpoints.plain import put_together, take_apart, tensor_names
+from train.checkpoints.shards import Shards
+from train.checkpoints.staging import Snapshot, Staging
 from train.ema import Ema
 from train.metrics import Means
 from train.parallel.ranks import gather
-from train.parallel.shards import assign, full, like, reshard
+from train.parallel.shards import reshard
 from train.parallel.world import World
 from train.player import Player
 from train.recipe import Recipe
+
+STATE = "state.json"
 
 
 @dataclass
@@ -51,7 +55,7 @@ class Counters:
 
 @dataclass
 class TrainingState:
-    """The objects whose state is saved. `write` and `read` are called by all ranks together."""
+    """The objects whose state is saved. `snapshot` and `read` are called by all ranks together."""
 
     recipe: Recipe
     players: list[Player]
@@ -61,130 +65,98 @@ class TrainingState:
     world: World
     means: Means = field(default_factory=Means)  # of what no report has told yet
 
-    def write(self, folder: Path | None) -> None:
-        """Write the files into `folder`; None on all ranks but the first, which only help to gather."""
-        self._reshard()
-        for name, network in self.recipe.networks().items():
-            self._write_network(folder, name, network, {})
-            if self.ema and self.ema.covers(network):
-                self._write_network(folder, f"{name}_ema", network, self.ema.average, name)
-        state = {
-            "optimizers": {player.name: self._optimizer_state(player) for player in self.players},
-            "recipe": self.recipe.state_dict(),
-            "data": gather(self.stream.state_dict()),
+    def snapshot(self, staging: Staging) -> Snapshot:
+        """Everything as it is now, copied into the CPU's memory."""
+        tensors = self._network_tensors()
+        plain = {
+            "networks": self._headers(),
+            "optimizers": {player.name: save_optimizer(player, tensors) for player in self.players},
+            "recipe": take_apart(self.recipe.state_dict(), "recipe", tensors),
             "counters": asdict(self.counters),
             "means": gather(self.means.state_dict()),
+            "processes": self.world.size,
         }
-        if folder:
-            torch.save(state, folder / "state.pt")
+        texts = {f"{rank_stem(self.world.rank)}.json": json.dumps({"data": self.stream.state_dict()})}
+        if self.world.is_first:
+            texts[STATE] = json.dumps(plain)
+        return Snapshot(self.counters.step, staging.copied(tensors), texts)
 
     def read(self, folder: Path) -> None:
-        """Take everything back. Raises CheckpointError if anything is damaged or does not fit."""
-        self._verify_once(folder)
-        self._reshard()
-        state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu", mmap=True)
-        for name, network in self.recipe.networks().items():
-            self._read_network(folder, name, network, {})
-            if self.ema and self.ema.covers(network):
-                self._read_network(folder, f"{name}_ema", network, self.ema.average)
-        for player in self.players:
-            self._load_optimizer(player, state["optimizers"], folder)
-        self.recipe.load_state_dict(state["recipe"])
+        """Take everything back, whatever the number of ranks and the parallel mode were.
+
+        Raises CheckpointError if it is the state of something else.
+        """
+        shards, plain = Shards(folder), read_state(folder)
+        networks = self._network_tensors()
+        check_same(folder, networks, shards)
+        loads = [OptimizerLoad(p, _of_player(folder, plain, p), shards) for p in self.players]
+        recipe = {name: shards.whole(name) for name in tensor_names(plain["recipe"])}
+        shards.read(networks | {name: target for load in loads for name, target in load.targets.items()})
+        for load in loads:
+            load.finish()
+        self.recipe.load_state_dict(put_together(plain["recipe"], recipe))
         # With another number of ranks the stream finds out by itself what a position still means.
-        self.stream.load_state_dict(state["data"][min(self.world.rank, len(state["data"]) - 1)])
-        self.means.load_state_dict(state["means"], self.world.rank, self.world.size)
-        for name, value in state["counters"].items():
+        stem = rank_stem(min(self.world.rank, plain["processes"] - 1))
+        self.stream.load_state_dict(json.loads((folder / f"{stem}.json").read_text())["data"])
+        self.means.load_state_dict(plain["means"], self.world.rank, self.world.size)
+        for name, value in plain["counters"].items():
             setattr(self.counters, name, value)
 
-    def _reshard(self) -> None:
+    def _network_tensors(self) -> dict[str, Tensor]:
+        """The networks' parameters and buffers, and the averages that are kept of them."""
         for network in self.recipe.prepared():
             reshard(network)
+        tensors: dict[str, Tensor] = {}
+        for name, network in self.recipe.networks().items():
+            state = network.state_dict(keep_vars=True)
+            tensors |= {f"weights/{name}/{key}": tensor.detach() for key, tensor in state.items()}
+            average: Mapping[nn.Parameter, Tensor] = self.ema.average if self.ema else {}
+            parameters = dict(network.named_parameters(remove_duplicate=False))
+            tensors |= {
+                f"ema/{name}/{key}": average[parameters[key]]
+                for key in state
+                if key in parameters and parameters[key] in average
+            }
+        return tensors
 
-    def _verify_once(self, folder: Path) -> None:
-        problem = None
-        if self.world.is_first:
-            try:
-                verify(folder)
-            except CheckpointError as error:
-                problem = str(error)
-        if problem := gather(problem)[0]:
-            raise CheckpointError(problem)
-
-    def _write_network(
-        self,
-        folder: Path | None,
-        file_name: str,
-        network: nn.Module,
-        average: Mapping[nn.Parameter, Tensor],
-        name: str = "",
-    ) -> None:
-        whole = {}
-        for key, tensor in _tensors(network, average).items():
-            gathered = full(tensor)
-            if folder:
-                whole[key] = gathered.cpu()
-        if folder:
-            path = folder / "weights" / f"{file_name}.safetensors"
-            path.parent.mkdir(exist_ok=True)
-            facts = self.recipe.facts(name or file_name)
-            save_network(path, cast(Network, network), name or file_name, facts, tensors=whole)
-
-    def _read_network(
-        self, folder: Path, file_name: str, network: nn.Module, average: Mapping[nn.Parameter, Tensor]
-    ) -> None:
-        path = folder / "weights" / f"{file_name}.safetensors"
-        if not path.exists():
-            raise CheckpointError(f"{path}: missing; the run was started with other settings")
-        saved, targets = read_tensors(path), _tensors(network, average)
-        if saved.keys() != targets.keys():
-            different = sorted(saved.keys() ^ targets.keys())
-            raise CheckpointError(f"{path}: the network's parameters differ ({different[0]}, …)")
-        for key, target in targets.items():
-            if saved[key].shape != target.shape:
-                raise CheckpointError(
-                    f"{path}: {key}: expected {list(target.shape)}, found {list(saved[key].shape)}"
-                )
-            assign(target, saved[key])
-
-    def _optimizer_state(self, player: Player) -> dict[str, dict[str, Any]]:
-        names = {parameter: name for name, parameter in player.module.named_parameters()}
-        state: dict[str, dict[str, Any]] = {}
-        for parameter, entries in cast(Mapping[nn.Parameter, dict], player.optimizer.state).items():
-            values = {}
-            for key, value in entries.items():
-                whole = full(value).cpu() if isinstance(value, Tensor) else value
-                if self.world.is_first:
-                    values[key] = whole
-            state[names[parameter]] = values
-        return state
-
-    def _load_optimizer(self, player: Player, saved: Mapping[str, Any], folder: Path) -> None:
-        names = {parameter: name for name, parameter in player.module.named_parameters()}
-        ordered = [p for group in player.optimizer.param_groups for p in group["params"]]
-        state = saved.get(player.name)
-        if state is None or not state.keys() <= {names[p] for p in ordered}:
-            raise CheckpointError(f"{folder}: the optimizer of '{player.name}' learnt other parameters")
-        entries = {
-            index: {key: _placed(value, parameter) for key, value in state[names[parameter]].items()}
-            for index, parameter in enumerate(ordered)
-            if names[parameter] in state
+    def _headers(self) -> dict[str, dict[str, Any]]:
+        """What the exported file of each network says of it."""
+        return {
+            name: {"network": name, "config": cast(Network, network).config, **self.recipe.facts(name)}
+            for name, network in self.recipe.networks().items()
         }
-        groups = player.optimizer.state_dict()["param_groups"]
-        player.optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
 
-def _tensors(network: nn.Module, average: Mapping[nn.Parameter, Tensor]) -> dict[str, Tensor]:
-    """The network's parameters and buffers by name, the parameters replaced by their averages where given."""
-    parameters = dict(network.named_parameters(remove_duplicate=False))
-    state = network.state_dict(keep_vars=True)
-    return {
-        key: average.get(parameters[key], value).detach() if key in parameters else value
-        for key, value in state.items()
-    }
+def rank_stem(rank: int) -> str:
+    """What the names of a rank's files begin with."""
+    return f"rank_{rank:05d}"
 
 
-def _placed(value: Any, parameter: nn.Parameter) -> Any:
-    """An optimizer's value for a parameter: cut like it if it has its shape."""
-    if isinstance(value, Tensor) and value.shape == parameter.shape:
-        return like(value.clone(), parameter)
-    return value.clone() if isinstance(value, Tensor) else value
+def read_state(folder: Path) -> dict[str, Any]:
+    """The plain part of a checkpoint's state. Raises CheckpointError when it cannot be read."""
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / STATE}: cannot be read ({error})") from error
+
+
+def check_same(folder: Path, expected: Mapping[str, Tensor], shards: Shards) -> None:
+    """Raise CheckpointError, naming the first few differences, unless the checkpoint is of these tensors."""
+    saved = {name: facts for name, facts in shards.saved.items() if name.startswith(("weights/", "ema/"))}
+    problems = [f"{name}: not in it" for name in expected if name not in saved]
+    problems += [f"{name}: not asked for" for name in saved if name not in expected]
+    problems += [
+        f"{name}: expected {list(tensor.shape)}, found {list(saved[name].size)}"
+        for name, tensor in expected.items()
+        if name in saved and tensor.shape != saved[name].size
+    ]
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise CheckpointError(f"{folder}: of other networks or settings: {'; '.join(problems[:3])}{more}")
+
+
+def _of_player(folder: Path, plain: Mapping[str, Any], player: Player) -> Mapping[str, Any]:
+    if player.name not in plain["optimizers"]:
+        known = ", ".join(plain["optimizers"])
+        raise CheckpointError(f"{folder}: no optimizer of '{player.name}' in it (found: {known})")
+    return plain["optimizers"][player.name]

@@ -19,6 +19,7 @@ from modules.encoders import ImageEncoder
 from modules.schema import ConfigError
 from modules.weights import load_network, read_header, read_tensors, save_network
 from tests.integration.recipe_cases import IMAGE, RANDOM_COMPRESSOR, STAGE_C, TEXT_ENCODER, pictures
+from tests.integration.saved import saved_tensors
 from train.config import Config, config_from_plain
 from train.loop import run
 from train.networks import network_dtype
@@ -107,7 +108,7 @@ def test_only_the_adapter_is_saved_and_says_what_it_belongs_to(whole: Path, base
     assert header["image_encoder"] == "image_encoder"
     assert header["base"]["network"] == "stage_c" and header["base"]["weights"] == str(base)
     assert header["base"]["fingerprint"]
-    before = read_tensors(whole / "checkpoints" / f"step_{HALF:08d}" / "weights" / "ip_adapter.safetensors")
+    before = saved_tensors(whole / "checkpoints" / f"step_{HALF:08d}", "weights/ip_adapter/")
     after = read_tensors(whole / "weights" / "ip_adapter.safetensors")
     assert all(not torch.equal(before[key], after[key]) for key in after)
 
@@ -147,12 +148,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(whole: Path, shards, base, t
     interrupt_after(1, config_from_plain(plain), recipe)
     run(config_from_plain(plain))
     last = f"checkpoints/step_{STEPS:08d}"
-    for path in (whole / last / "weights").iterdir():
-        expected, found = read_tensors(path), read_tensors(tmp_path / "run" / last / "weights" / path.name)
-        assert all(torch.equal(expected[key], found[key]) for key in expected), path.name
+    expected, found = saved_tensors(whole / last), saved_tensors(tmp_path / "run" / last)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert any(name.startswith("optimizer/") for name in found)
     assert [row["loss"] for row in rows(tmp_path / "run")] == [row["loss"] for row in rows(whole)]
-    states = [torch.load(f / last / "state.pt", weights_only=True) for f in (whole, tmp_path / "run")]
-    torch.testing.assert_close(*(state["optimizers"] for state in states), rtol=0, atol=0)
 
 
 def interrupt_after(step: int, config: Config, recipe: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 import modules
 from inference import Cascade, StageSettings
 from modules.schema import ConfigError
-from modules.weights import find_weights, load_network, read_header, read_tensors, save_network
+from modules.weights import find_weights, load_network, read_header, save_network
 from tests.integration.recipe_cases import (
     GDF,
     RECIPES,
@@ -26,6 +26,7 @@ from tests.integration.recipe_cases import (
     part,
     pictures,
 )
+from tests.integration.saved import saved_tensors
 from train.config import config_from_plain
 from train.loop import run
 from train.recipes import make_recipe
@@ -174,10 +175,11 @@ def test_a_resumed_run_equals_the_uninterrupted_one(whole: Path, settings: Setti
     interrupt_after(1, plain)
     assert not (tmp_path / "run" / "checkpoints" / f"step_{STEPS:08d}").exists()
     run(config_from_plain(plain))
-    last = Path("checkpoints") / f"step_{STEPS:08d}" / "weights"
-    for path in (whole / "stage_c" / last).iterdir():
-        expected, found = read_tensors(path), read_tensors(tmp_path / "run" / last / path.name)
-        assert all(torch.equal(expected[key], found[key]) for key in expected), path.name
+    last = Path("checkpoints") / f"step_{STEPS:08d}"
+    expected, found = (
+        saved_tensors(run_folder / last) for run_folder in (whole / "stage_c", tmp_path / "run")
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
     expected, found = (
         [row["loss"] for row in rows(folder)] for folder in (whole / "stage_c", tmp_path / "run")
     )

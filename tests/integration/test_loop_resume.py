@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import signal
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from modules.weights import read_tensors
-from train.checkpoint import CheckpointError
+from modules.weights import read_header
+from tests.integration.saved import saved_tensors, saved_texts
+from train.checkpoints import saver
+from train.checkpoints.folders import CheckpointError
 from train.config import config_from_plain
 from train.loop import run
 
@@ -21,28 +24,11 @@ def losses(folder: Path) -> list[str]:
 
 
 def assert_same_checkpoint(one: Path, other: Path) -> None:
-    for path in sorted((one / "weights").iterdir()):
-        first, second = read_tensors(path), read_tensors(other / "weights" / path.name)
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) for key in first), path.name
-    states = [torch.load(folder / "state.pt", weights_only=True) for folder in (one, other)]
-    for state in states:
-        assert state["counters"].pop("run_id")  # every run has its own
-    assert_same(*states)
-
-
-def assert_same(one: object, other: object) -> None:
-    if isinstance(one, dict):
-        assert isinstance(other, dict) and one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        for first, second in zip(one, other, strict=True):
-            assert_same(first, second)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
+    torch.testing.assert_close(saved_tensors(one), saved_tensors(other), rtol=0, atol=0)
+    texts, others = saved_texts(one), saved_texts(other)
+    for text in (texts, others):
+        assert text["state.json"]["counters"].pop("run_id")
+    assert texts == others
 
 
 @pytest.mark.parametrize("changes", [{}, {"optim": {"schedule": "cosine", "warmup_steps": 2}}])
@@ -116,20 +102,80 @@ def test_settings_that_changed_since_the_last_start_are_named(plain_config, colo
     assert "optim.lr: 0.01 → 0.02" in said and "run.num_steps: 6 → 8" in said and "run.seed" not in said
 
 
-def test_a_flipped_byte_in_any_file_is_found(plain_config, colour_recipe, tmp_path) -> None:
+DAMAGES = {
+    "flipped bit": lambda path: path.write_bytes(flipped(path.read_bytes())),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "missing": lambda path: path.unlink(),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["rank_00000.safetensors", "rank_00000.json", "state.json", "manifest.json"])
+def test_damage_is_found_and_the_checkpoint_before_it_used(
+    plain_config, colour_recipe, tmp_path, caplog, name, damage
+) -> None:
     config = config_from_plain(plain_config())
     run(config, colour_recipe())
-    folder = tmp_path / "run" / "checkpoints" / "step_00000006"
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
-    assert len(files) == 3
-    for path in files:
-        whole = path.read_bytes()
-        damaged = bytearray(whole)
-        damaged[len(whole) // 2] ^= 1
-        path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=rf"{path.name}: damaged.*latest"):
-            run(config, colour_recipe())
-        path.write_bytes(whole)
+    whole = losses(tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "step_00000006"
+    expected = saved_tensors(last)
+    DAMAGES[damage](last / name)
+    with caplog.at_level(logging.WARNING):
+        assert run(config, colour_recipe()).step == 6
+    (warning,) = [r.getMessage() for r in caplog.records if "checkpoint before it" in r.getMessage()]
+    assert str(last) in warning and "\n" not in warning
+    assert losses(tmp_path / "run") == whole
+    torch.testing.assert_close(saved_tensors(last), expected, rtol=0, atol=0)
+
+
+def test_without_a_whole_checkpoint_the_run_ends(plain_config, colour_recipe, tmp_path) -> None:
+    config = config_from_plain(plain_config())
+    run(config, colour_recipe())
+    for step in (3, 6):
+        (tmp_path / "run" / "checkpoints" / f"step_0000000{step}" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match=r"none of its 2 checkpoints is whole \(.*state\.json: missing"):
+        run(config, colour_recipe())
+
+
+def test_what_a_killed_run_left_half_written_is_removed(plain_config, colour_recipe, tmp_path) -> None:
+    config = config_from_plain(plain_config())
+    run(config, colour_recipe())
+    half = tmp_path / "run" / "checkpoints" / "step_00000009.unfinished"
+    half.mkdir()
+    (half / "rank_00000.safetensors").write_bytes(b"half")
+    run(config, colour_recipe())
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["latest", "step_00000003", "step_00000006"]
+
+
+def test_an_export_that_was_cut_short_is_made_up_for(plain_config, colour_recipe, tmp_path) -> None:
+    run(config_from_plain(plain_config()), colour_recipe())
+    path = tmp_path / "run" / "weights" / "colour_net.safetensors"
+    expected = path.read_bytes()
+    path.unlink()
+    run(config_from_plain(plain_config()), colour_recipe())
+    assert path.read_bytes() == expected and read_header(path)["step"] == 6
+
+
+@pytest.mark.parametrize(("export", "steps"), [("always", [3, 6]), ("end", [6]), ("never", [])])
+def test_networks_are_exported_as_often_as_asked(
+    plain_config, colour_recipe, tmp_path, monkeypatch, export, steps
+) -> None:
+    exported = []
+    original = saver.export
+    monkeypatch.setattr(
+        saver,
+        "export",
+        lambda path, networks, step, out: exported.append(step) or original(path, networks, step, out),
+    )
+    run(config_from_plain(plain_config(run={"export": export})), colour_recipe())
+    assert exported == steps
+    assert (tmp_path / "run" / "weights" / "colour_net_ema.safetensors").exists() == bool(steps)
 
 
 def test_a_checkpoint_of_another_network_is_refused(plain_config, colour_recipe) -> None:
@@ -142,14 +188,15 @@ def test_a_checkpoint_of_another_network_is_refused(plain_config, colour_recipe)
         recipe.net.last = torch.nn.Linear(8, 4)
 
     recipe.build = build_wider
-    with pytest.raises(CheckpointError, match=r"last\.\w+: expected \[4.*\], found \[3"):
+    shapes = r"colour_net/last\.weight: expected \[4, 8\], found \[3, 8\]; .*last\.bias: .*; and 1 more"
+    with pytest.raises(CheckpointError, match=shapes):
         run(config_from_plain(plain_config(run={"num_steps": 8})), recipe)
 
 
 def test_only_kept_checkpoints_and_the_newest_stay(plain_config, colour_recipe, tmp_path) -> None:
     run(
-        config_from_plain(plain_config(run={"save_every": 1, "keep_every": 2, "num_steps": 5})),
+        config_from_plain(plain_config(run={"save_every": 1, "keep_every": 3, "num_steps": 6})),
         colour_recipe(),
     )
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert names == ["latest", "step_00000002", "step_00000004", "step_00000005"]
+    assert names == ["latest", "step_00000003", "step_00000005", "step_00000006"]

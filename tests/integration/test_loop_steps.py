@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from modules.weights import read_tensors
+from tests.integration.saved import saved_tensors
 from train.config import config_from_plain
 from train.loop import DivergedError, run
 
@@ -36,8 +37,9 @@ def test_accumulated_micro_batches_equal_the_large_batch(plain_config, colour_re
 def test_gradients_are_clipped_to_the_norm_asked_for(plain_config, colour_recipe, tmp_path) -> None:
     """Clipped to almost nothing, AdamW's second moment is almost nothing too; the reported norm is not."""
     run(config_from_plain(plain_config(run={"clip_norm": 1e-6})), colour_recipe())
-    state = torch.load(tmp_path / "run" / "checkpoints" / "step_00000006" / "state.pt", weights_only=True)
-    moments = [entry["exp_avg_sq"] for entry in state["optimizers"]["model"].values()]
+    state = saved_tensors(tmp_path / "run" / "checkpoints" / "step_00000006", "optimizer/model/")
+    moments = [value for name, value in state.items() if name.endswith("exp_avg_sq")]
+    assert len(moments) == 6
     assert sum(float(moment.sum()) for moment in moments) <= 6 * 0.001 * 1e-12 * 1.01
     assert min(column(tmp_path / "run", "gradient_norm")) > 1e-4
 
@@ -48,7 +50,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(plain_config, colour_r
     assert summary.skipped_steps == 2 and summary.step == 6
     assert column(tmp_path / "run", "skipped_steps") == [0, 0, 1, 2, 2, 2]
     folders = [tmp_path / "run" / "checkpoints" / f"step_0000000{step}" for step in (2, 3, 4, 5)]
-    before, bad, worse, after = (weights(folder) for folder in folders)
+    before, bad, worse, after = (saved_tensors(folder, "weights/colour_net/") for folder in folders)
     assert all(torch.equal(before[key], bad[key]) and torch.equal(bad[key], worse[key]) for key in before)
     assert not all(torch.equal(worse[key], after[key]) for key in before)
 
@@ -142,9 +144,7 @@ def test_players_learn_in_turn_each_with_its_own_optimizer(plain_config, colour_
     assert column(tmp_path / "run", "second/learning_rate") == [0.5] * 6
     assert column(tmp_path / "run", "model/learning_rate") == [0.01] * 6
     saved = [
-        read_tensors(
-            tmp_path / "run" / "checkpoints" / f"step_0000000{step}" / "weights" / "other_net.safetensors"
-        )
+        saved_tensors(tmp_path / "run" / "checkpoints" / f"step_0000000{step}", "weights/other_net/")
         for step in (1, 2, 3)
     ]
     first, second, third = (state["last.weight"] for state in saved)

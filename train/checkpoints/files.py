@@ -1,0 +1,38 @@
+"""Files that are whole on the disk before anything refers to them, and checksums of files."""
+
+import hashlib
+import os
+from pathlib import Path
+
+HASHED_AT_ONCE = 1 << 24  # bytes
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, onto the disk, and rename it; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        flush(unfinished)
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Return when a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def facts_of(path: Path) -> dict[str, int | str]:
+    """A file's size and SHA-256."""
+    digest = hashlib.sha256()
+    # Few large pieces: for each one the thread that hashes must ask the one that trains to let it run.
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(HASHED_AT_ONCE):
+            digest.update(piece)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}

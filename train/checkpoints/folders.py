@@ -1,0 +1,134 @@
+"""The folders of a run's checkpoints: each whole or not there, the newest named, the old ones removed.
+
+    <run>/checkpoints/step_00000100/              files, and manifest.json with size and SHA-256 of each
+    <run>/checkpoints/step_00000200.unfinished/   being written, or left behind by a run that was killed
+    <run>/checkpoints/latest                      the name of the newest
+
+A flipped byte loads without complaint in most formats, hence the manifest.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from train.checkpoints.files import facts_of, flush, write_text
+
+MANIFEST = "manifest.json"
+LATEST = "latest"
+PREFIX, UNFINISHED = "step_", ".unfinished"
+
+Files = Mapping[str, Mapping[str, int | str]]
+"""The name of each file of a checkpoint -> its size and SHA-256."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, not written, or of another run: what, and what to do."""
+
+
+class Checkpoints:
+    """The checkpoints of one run. keep_last: so many stay; so do multiples of keep_every (0: none)."""
+
+    def __init__(self, folder: Path, keep_every: int = 0, keep_last: int = 2) -> None:
+        self.folder, self.keep_every, self.keep_last = folder, keep_every, keep_last
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint after `step` steps lies."""
+        return self.folder / f"{PREFIX}{step:08d}"
+
+    def unfinished(self, step: int) -> Path:
+        """Where it lies while it is written."""
+        return self.folder / f"{PREFIX}{step:08d}{UNFINISHED}"
+
+    def usable(self) -> list[Path]:
+        """The checkpoint that `latest` names, and the older ones to fall back on, newest first.
+
+        [] where nothing is named: the run starts anew. The first may not exist. What is newer than `latest`
+        says is of a past that was given up.
+        """
+        pointer = self.folder / LATEST
+        if not pointer.exists():
+            return []
+        named = self.folder / pointer.read_text(encoding="utf-8", errors="replace").strip()
+        there = self._all()[::-1]
+        if not _is_checkpoint(named):  # not one of our names: anything may be the newest
+            return there
+        return [named, *(path for path in there if path.name < named.name)]
+
+    def clean(self) -> None:
+        """Remove what a run that was killed has left half-written or half-removed."""
+        for path in self.folder.glob(f"*{UNFINISHED}"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def commit(self, step: int, files: Files) -> Path:
+        """Make the files that lie in `unfinished(step)` the newest checkpoint; returns its path."""
+        unfinished, path = self.unfinished(step), self.path(step)
+        write_text(unfinished / MANIFEST, json.dumps(files, indent=1))
+        flush(unfinished)
+        self._remove(path)  # of a past that was given up, or damaged
+        unfinished.rename(path)
+        flush(self.folder)
+        write_text(self.folder / LATEST, path.name)
+        flush(self.folder)
+        return path
+
+    def prune(self) -> None:
+        """Remove the old ones. To be called when the newest is safe."""
+        latest = self.usable()
+        kept = set(latest[: self.keep_last])
+        for path in self._all():
+            every = self.keep_every and step_of(path) % self.keep_every == 0
+            if latest and path not in kept and not every:
+                self._remove(path)
+
+    def discard(self, step: int) -> None:
+        """Remove what there is of a checkpoint that could not be finished."""
+        shutil.rmtree(self.unfinished(step), ignore_errors=True)
+
+    def _remove(self, path: Path) -> None:
+        """Remove a checkpoint; one that is half-removed does not look like one."""
+        if path.exists():
+            doomed = path.with_name(f".{path.name}{UNFINISHED}")
+            shutil.rmtree(doomed, ignore_errors=True)
+            path.rename(doomed)
+            shutil.rmtree(doomed)
+
+    def _all(self) -> list[Path]:
+        """All that look whole, oldest first."""
+        return sorted(filter(_is_checkpoint, self.folder.glob(f"{PREFIX}*")))
+
+
+def damage(folder: Path, share: int = 0, of: int = 1) -> str | None:
+    """What is wrong with a checkpoint's files, or None; looks at every `of`-th file, from `share` on."""
+    if not folder.is_dir():
+        return f"{folder}: not there"
+    try:
+        expected = _read_manifest(folder)
+    except (OSError, ValueError) as error:
+        return f"{folder / MANIFEST}: cannot be read ({error})"
+    for name in sorted(expected)[share::of]:
+        path, facts = folder / name, expected[name]
+        if not path.is_file():
+            return f"{path}: missing"
+        if (size := path.stat().st_size) != facts.get("bytes"):
+            return f"{path}: damaged (expected {facts.get('bytes')} bytes, found {size})"
+        if facts_of(path) != facts:
+            return f"{path}: damaged (its checksum differs)"
+    return None
+
+
+def step_of(path: Path) -> int:
+    """After how many steps a checkpoint was written."""
+    return int(path.name.removeprefix(PREFIX))
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(files, dict) or not files or not all(isinstance(f, dict) for f in files.values()):
+        raise ValueError("expected the files with size and checksum of each")
+    return files
+
+
+def _is_checkpoint(path: Path) -> bool:
+    return path.name.startswith(PREFIX) and path.name.removeprefix(PREFIX).isdecimal()

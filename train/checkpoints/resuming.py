@@ -1,0 +1,68 @@
+"""Goes on from the newest checkpoint that is whole."""
+
+import logging
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from train.checkpoints.export import export, is_exported
+from train.checkpoints.folders import LATEST, CheckpointError, Checkpoints, damage
+from train.parallel.ranks import gather
+from train.state import TrainingState, read_state
+
+log = logging.getLogger(__name__)
+
+
+class Resumed(NamedTuple):
+    """Which checkpoint a run goes on from, and how long it took to check and read it."""
+
+    path: Path
+    seconds: float
+
+
+def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
+    """Take back the newest checkpoint that is whole, on all ranks the same; None where there is none at all.
+
+    Each rank checks its share of the files. A damaged checkpoint is told of in one line, and the one before
+    it is used. Raises CheckpointError, on all ranks, if all are damaged or if it is of another run.
+    """
+    began, world = time.monotonic(), state.world
+    if world.is_first:
+        checkpoints.clean()
+    paths: list[Path] = gather(checkpoints.usable() if world.is_first else [])[0]
+    for path in paths:
+        problem = _first(damage(path, world.rank, world.size))
+        if problem is None:
+            _read(path, state)
+            return Resumed(path, time.monotonic() - began)
+        if world.is_first:
+            log.warning("%s; going back to the checkpoint before it", problem)
+    if paths:
+        raise CheckpointError(
+            f"{checkpoints.folder}: none of its {len(paths)} checkpoints is whole ({problem}); restore"
+            f" one, or remove {checkpoints.folder / LATEST} to start anew"
+        )
+    return None
+
+
+def export_again(resumed: Resumed, step: int, out: Path) -> None:
+    """Export the networks if a run was killed between its checkpoint and that; on the first rank."""
+    networks = read_state(resumed.path)["networks"]
+    if not is_exported(networks, step, out):
+        export(resumed.path, networks, step, out)
+
+
+def _read(path: Path, state: TrainingState) -> None:
+    """Read, and fail on all ranks if one of them does."""
+    problem = None
+    try:
+        state.read(path)
+    except (ValueError, OSError) as error:
+        problem = str(error)
+    if (problem := _first(problem)) is not None:
+        raise CheckpointError(problem)
+
+
+def _first(problem: str | None) -> str | None:
+    """The first problem that any rank has; all ranks must call."""
+    return next((found for found in gather(problem) if found is not None), None)
