@@ -18,6 +18,7 @@ from train.config import Config
 from train.ema import Ema
 from train.feed import placed
 from train.hooks import Hook, Profile, Report, Save, Sheets
+from train.latents import use_latents
 from train.parallel.mesh import shard_size
 from train.parallel.preparation import prepare, shard
 from train.parallel.world import World
@@ -71,6 +72,8 @@ def make_session(config: Config, recipe: Recipe, world: World) -> Session:
     check_together(config, recipe, world)
     set_arithmetic(config, world)
     stream = Stream(config.data, rank=world.rank, world_size=world.size, seed=config.run.seed)
+    if stream.latents is not None:
+        stream.latents = use_latents(recipe, config.recipe["name"], stream.latents)
     sheet_batch = first_pictures(config)  # data with nothing usable end the run here
     state = build(config, recipe, world, stream)
     folder, run = Path(config.run.dir), config.run

@@ -1,0 +1,266 @@
+"""Training on precomputed latents is training on the pictures that they were made from."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dataset_tools.__main__ import main
+from dataset_tools.batches import make_batch
+from dataset_tools.fetch import ShardReader
+from dataset_tools.sample_refs import SampleRef, ShardIndexer
+from dataset_tools.stream import Stream
+from modules.schema import ConfigError
+from tests.integration.latents_cases import SEED, losses, opened, pictures, plain, precompute, weights
+from train.config import config_from_plain
+from train.loop import run
+from train.rng import step_rng
+
+NAMES = ("stage_c", "stage_b_frozen_compressor")
+STEPS = 10  # within the two epochs that are kept
+
+
+class Made:
+    """Shards of pictures, the networks' files, and a folder for what is made of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = weights(folder / "weights")
+        self.shards = pictures(folder / "pictures")
+
+    def settings(self, name: str, shards: Path | None = None, **data: Any) -> dict[str, Any]:
+        return plain(name, shards or self.shards, self.files, **data)
+
+    def latents(self, name: str, *options: str) -> Path:
+        """The folder of a recipe's latents; made at the first call."""
+        out = self.folder / "_".join([name, *options])
+        if not (out / "index.json").exists():
+            assert precompute(self.settings(name), out, "--versions", "2", *options) == 0
+        return out
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("precomputed"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [(("--dtype", "fp32"), 2e-6), (("--dtype", "bf16"), 2e-2), (("--compress", "--batch-size", "3"), 2e-2)],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_equal_those_on_pictures(made: Made, name: str, options: tuple, error: float) -> None:
+    expected, keys = losses(made.settings(name), STEPS)
+    found, again = losses(made.settings(name, made.latents(name, *options)), STEPS)
+    assert keys == again
+    assert found == pytest.approx(expected, rel=error)
+    assert len(set(found)) == STEPS
+
+
+def test_nothing_that_was_precomputed_is_loaded_and_sheets_are_drawn(made: Made) -> None:
+    for name in NAMES:
+        recipe, stream = opened(config_from_plain(made.settings(name, made.latents(name))))
+        assert recipe.semantic_compressor is None and not recipe.encoders.encoders
+        batch = next(iter(stream))
+        assert "images" not in batch and ("stage_a_latents" in batch) == (name != "stage_c")
+        rows = recipe.sample(batch, step_rng(0, 0, 0, 4))
+        assert list(rows) == ["latents", "noised", "predicted", "sampled"]
+        assert all(row.shape[:2] == (4, 3) and row.isfinite().all() for row in rows.values())
+
+
+def test_random_encoders_are_exported_all_the_same(made: Made, tmp_path: Path) -> None:
+    recipe, _ = opened(config_from_plain(made.settings("stage_c", made.latents("stage_c"))))
+    recipe.export(tmp_path)
+    assert (tmp_path / "text_encoder" / "config.json").exists() and (tmp_path / "image_encoder").is_dir()
+
+
+def test_after_the_last_version_the_first_comes_again(made: Made) -> None:
+    config = config_from_plain(made.settings("stage_c", made.latents("stage_c"))).data
+    stream = Stream(config, seed=SEED + 1)  # whose order is another, but not what was seen of pictures
+    assert stream.latents is not None
+    indexer = ShardIndexer(config, stream.seed, ShardReader(), pytest.fail, stream.latents)
+    first, second, third = (indexer.refs(stream.shards[0], epoch) for epoch in range(3))
+    assert [ref.bucket for ref in first] == [ref.bucket for ref in third] != [ref.bucket for ref in second]
+    assert [ref.caption for ref in first] != [ref.caption for ref in third]
+
+    def latents(ref: SampleRef) -> torch.Tensor:
+        batch = make_batch([ref], range(1), config, 0, indexer.reader, pytest.fail, None, stream.latents)
+        assert batch is not None
+        return batch["latents"]
+
+    read = [[latents(ref) for ref in refs] for refs in (first, second, third)]
+    assert all(map(torch.equal, read[0], read[2])) and not all(map(torch.equal, read[0], read[1]))
+
+
+@pytest.mark.parametrize("recipe", ["lora", "lcm"])
+def test_recipes_that_wrap_learn_from_latents(made: Made, recipe: str) -> None:
+    def wrapped(shards: Path | None) -> dict[str, Any]:
+        settings = made.settings("stage_c", shards)
+        settings["recipe"] = {"name": recipe, "base": settings["recipe"]}
+        settings["model"]["stage_c"] = {**settings["model"]["stage_c"], "allow_random": True}
+        if recipe == "lcm":
+            settings["recipe"]["base"]["sampling"] = {"steps": 2, "shift": 2.0}
+        return settings
+
+    expected, _ = losses(wrapped(None), 2)
+    found, _ = losses(wrapped(made.latents("stage_c", "--dtype", "fp32")), 2)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def refusal(made: Made, name: str, latents: Path, change: dict[str, Any]) -> str:
+    settings = made.settings(name, latents)
+    for group, entries in change.items():
+        settings[group] = {**settings[group], **entries}
+    with pytest.raises((ConfigError, ValueError)) as caught:
+        opened(config_from_plain(settings))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("stage_a", {}, "data.shards: .* stage_a learns from pixels"),
+        ("previewer", {}, "data.shards: .* previewer learns from pixels"),
+        ("stage_c", {"data": {"crop": "center"}}, "data.crop: expected 'random'.*found 'center'"),
+        ("stage_c", {"data": {"image_size_px": 64}}, "data.image_size_px: expected 32.*found 64"),
+        ("stage_c", {"data": {"aspect_ratios": ["1/1"]}}, "data.aspect_ratios: expected"),
+        ("stage_c", {"data": {"caption": "short"}}, "data.caption: expected a field .*txt, long.*'short'"),
+        ("stage_c", {"recipe": {"compressor_scale": 0.5}}, "recipe.compressor_scale: expected 1,.*found 0.5"),
+        (
+            "stage_c",
+            {"model": {"semantic_compressor": {"weights": "STAGE_A"}}},
+            "model.semantic_compressor: ",
+        ),
+        ("stage_b_frozen_compressor", {}, "hold nothing of model.stage_a"),
+        ("stage_b_frozen_compressor", {"recipe": {"random_scale": [0.5, 1.0]}}, "recipe.random_scale"),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused_in_a_line(
+    made: Made, name: str, change: dict[str, Any], message: str
+) -> None:
+    if "model" in change:
+        change = {"model": {"semantic_compressor": {"weights": made.files["stage_a"]}}}
+    if name == "stage_b_frozen_compressor":
+        change = {**change, "recipe": {"compressor_scale": 1.0, **change.get("recipe", {})}}
+    found = refusal(made, name, made.latents("stage_c"), change)
+    assert re.search(message, found) and "\n" not in found
+
+
+def test_pictures_and_latents_do_not_mix(made: Made) -> None:
+    shards = [str(made.shards), str(made.latents("stage_c"))]
+    with pytest.raises(ConfigError, match="holds precomputed latents, .*pictures does not"):
+        Stream(config_from_plain(made.settings("stage_c", data={}) | {"data": {"shards": shards}}).data)
+
+
+def test_a_killed_run_goes_on_and_two_processes_make_what_one_makes(made: Made, tmp_path: Path) -> None:
+    """Real processes, killed with SIGKILL after a shard, then two at once for the rest."""
+    expected, out = made.latents("stage_c"), tmp_path / "out"
+    config = expected.with_suffix(".yaml")
+    command = [sys.executable, "-m", "dataset_tools", "precompute", str(made.shards), str(out)]
+    command += ["--config", str(config), "--versions", "2", "--batch-size", "16"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None and first.stdout.readline().startswith("000000.tar: 8 samples")
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    places = [{"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)} for rank in range(2)]
+    both = [subprocess.Popen(command, env={**os.environ, **place}) for place in places]
+    assert [process.wait(300) for process in both] == [0, 0]
+    names = sorted(path.name for path in expected.iterdir() if path.is_file())
+    assert names == sorted(path.name for path in out.iterdir() if path.is_file())
+    assert len(names) == 6
+    assert all((expected / name).read_bytes() == (out / name).read_bytes() for name in names)
+
+
+def test_what_is_there_already_is_kept_and_other_settings_are_refused(
+    made: Made, tmp_path: Path, capsys
+) -> None:
+    settings, out = made.settings("stage_c"), tmp_path / "out"
+    assert precompute(settings, out) == 0
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    (out / "000001.tar").unlink()
+    capsys.readouterr()
+    assert precompute(settings, out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("000001.tar: 8 samples, ") and lines[1].startswith("24 samples in 3 shards")
+    assert (out / "000000.tar").stat().st_mtime_ns == times["000000.tar"]
+    assert precompute(settings, out, "data.flip=0.25") == 2
+    assert "made otherwise: data.flip: 0.5 and 0.25; name another folder" in capsys.readouterr().err
+    assert (
+        main(["precompute", str(out), str(tmp_path / "again"), "--config", str(out.with_suffix(".yaml"))])
+        == 2
+    )
+    assert "holds precomputed latents" in capsys.readouterr().err
+
+
+def test_broken_pictures_are_left_out_and_counted(made: Made, tmp_path: Path, capsys) -> None:
+    shard = tmp_path / "broken" / "000000.tar"
+    shard.parent.mkdir()
+    data = bytearray((made.shards / "000000.tar").read_bytes())
+    at = data.index(b"IDAT", data.index(b"IDAT") + 4)
+    data[at : at + 40] = b"x" * 40
+    shard.write_bytes(data)
+    settings = made.settings("stage_c", shard.parent)
+    assert precompute(settings, tmp_path / "out") == 0
+    assert "000000.tar: 7 samples, skipped 1 " in capsys.readouterr().out
+    stream = Stream(config_from_plain(made.settings("stage_c", tmp_path / "out")).data, seed=SEED)
+    assert stream.latents is not None and next(iter(stream))["latents"].shape[0] == 4
+
+
+def test_damaged_latents_are_skipped_and_counted(made: Made, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for path in made.latents("stage_c").iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    data = bytearray((folder / "000001.tar").read_bytes())
+    for number, damage in ((0, b"\xff" * 8), (3, b"\0" * 8)):  # lengths of headers
+        at = -1
+        for _ in range(number + 1):
+            at = data.index(b'{"__metadata__"', at + 1)
+        data[at - 8 : at] = damage
+    (folder / "000001.tar").write_bytes(data)
+    stream = Stream(config_from_plain(made.settings("stage_c", folder)).data, seed=SEED)
+    for _, batch in zip(range(12), stream, strict=False):
+        assert batch["latents"].isfinite().all()
+    assert stream.skipped == {"latents": 2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "[1]",
+        "{",
+        {"versions": 0},
+        {"dtype": "pickle"},
+        {"networks": {"stage_a": {"identity": "x", "shape": [-4]}}},
+        {"networks": {"mystery": {"identity": "x", "shape": [4]}}},
+        {"surprise": 1},
+    ],
+)
+def test_facts_that_lie_are_one_line(made: Made, tmp_path: Path, change: Any) -> None:
+    facts = json.loads((made.latents("stage_c") / "precomputed.json").read_text())
+    (tmp_path / "precomputed.json").write_text(
+        change if isinstance(change, str) else json.dumps(facts | change)
+    )
+    (tmp_path / "0.tar").write_bytes((made.latents("stage_c") / "000000.tar").read_bytes())
+    with pytest.raises(ConfigError, match=r"precomputed.json") as caught:
+        Stream(config_from_plain(made.settings("stage_c", tmp_path)).data)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_run_reads_latents_draws_sheets_and_goes_on(made: Made, tmp_path: Path) -> None:
+    settings = made.settings("stage_c", made.latents("stage_c"), num_workers=2)
+    settings["run"] |= {"dir": str(tmp_path / "run"), "num_steps": 2, "sample_every": 2, "device": "cpu"}
+    first = run(config_from_plain(settings))
+    settings["run"]["num_steps"] = 4
+    second = run(config_from_plain(settings))
+    assert (first.step, second.step) == (2, 4) and second.loss > 0
+    assert (tmp_path / "run" / "samples" / "step_00000004.png").exists()
+    assert (tmp_path / "run" / "weights" / "stage_c.safetensors").exists()
