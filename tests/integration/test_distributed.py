@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,10 @@ MODES = {
     "fsdp_bf16": Mode(1, {"mode": "fsdp"}, ("stage_b", "stage_c"), "bf16"),
     "hsdp": Mode(2, {"mode": "hsdp", "activation_checkpointing": True}, ("stage_b", "stage_c", "unlucky")),
 }
+COMPILED = {"compile": True, "activation_checkpointing": True}
+SLOW_MODES = {
+    f"{mode}_compiled": Mode(1, {"mode": mode, **COMPILED}, ("stage_c",)) for mode in ("ddp", "fsdp")
+}
 TWO = ("ddp", "fsdp")
 RUNS = [(mode, recipe) for mode in (*TWO, "hsdp") for recipe in MODES[mode].recipes if recipe != "unlucky"]
 Settings = Callable[[str, str], dict[str, Any]]
@@ -60,11 +64,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(folder: Path, shards: Path) -> Settings:
     """Makes the settings of one recipe's run in its own folder."""
 
-    def make(recipe: str, mode: str) -> dict[str, Any]:
+    def make(recipe: str, name: str) -> dict[str, Any]:
+        mode = {**MODES, **SLOW_MODES}[name]
         return {
             "name": "test",
             "run": {
-                "dir": str(folder / f"{recipe}_{mode}"),
+                "dir": str(folder / f"{recipe}_{name}"),
                 "num_steps": STEPS,
                 "log_every": 1,
                 "save_every": HALF,
@@ -72,7 +77,7 @@ def settings(folder: Path, shards: Path) -> Settings:
                 "sample_every": HALF,
                 "num_samples": 2,
                 "device": "cpu",
-                "precision": MODES[mode].precision,
+                "precision": mode.precision,
                 "ema": {"decay": 0.5},
             },
             "data": {
@@ -80,12 +85,12 @@ def settings(folder: Path, shards: Path) -> Settings:
                 "image_size_px": 32,
                 "multiple_px": 32,
                 "aspect_ratios": ["1/1"],
-                "batch_size": GLOBAL_BATCH // (2 * MODES[mode].machines or 1),
+                "batch_size": GLOBAL_BATCH // (2 * mode.machines or 1),
                 "num_workers": 0,
                 "split": "samples",
             },
             "optim": {"lr": 1e-3},
-            "parallel": MODES[mode].parallel,
+            "parallel": mode.parallel,
             **RECIPES.get(recipe, {"recipe": {"name": recipe}}),
         }
 
@@ -103,13 +108,13 @@ def one(settings: Settings) -> None:
 @pytest.fixture(scope="module")
 def two(settings: Settings, folder: Path) -> None:
     """All that two processes do, and laws of their gradients, in one launch."""
-    launch(1, settings, folder)
+    launch(MODES, 1, settings, folder)
 
 
 @pytest.fixture(scope="module")
 def four(settings: Settings, folder: Path) -> None:
     """All that two processes on each of two machines do."""
-    launch(2, settings, folder)
+    launch(MODES, 2, settings, folder)
 
 
 @pytest.fixture
@@ -118,10 +123,10 @@ def done(mode: str, request: pytest.FixtureRequest) -> None:
     request.getfixturevalue("four" if MODES[mode].machines == 2 else "two")
 
 
-def launch(machines: int, settings: Settings, folder: Path) -> None:
+def launch(modes: Mapping[str, Mode], machines: int, settings: Settings, folder: Path) -> None:
     configs = folder / f"{machines}.json"
     runs = [
-        (recipe, name) for name, mode in MODES.items() for recipe in mode.recipes if mode.machines == machines
+        (recipe, name) for name, mode in modes.items() for recipe in mode.recipes if mode.machines == machines
     ]
     configs.write_text(json.dumps([settings(*each) for each in runs]))
     torchrun(HERE / "parallel_worker.py", configs, machines=machines)
@@ -171,6 +176,15 @@ def test_several_processes_give_the_loss_curve_of_one(one, done, mode, recipe, f
             if expected[name] or found[name]:
                 close = 1e-5 if step < EARLY else 2e-3
                 assert float(found[name]) == pytest.approx(float(expected[name]), rel=close, abs=1e-5), name
+
+
+@pytest.mark.slow
+def test_compiled_and_recomputed_blocks_give_the_loss_curve_too(one, settings, folder) -> None:
+    launch(SLOW_MODES, 1, settings, folder)
+    expected = [float(row["loss"]) for row in rows(folder / "stage_c_one")]
+    for mode in SLOW_MODES:
+        found = [float(row["loss"]) for row in rows(folder / f"stage_c_{mode}")]
+        assert found == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.mark.parametrize("recipe", MODES["fsdp_bf16"].recipes)

@@ -169,7 +169,7 @@ def interrupt_after(step: int, config: Config, recipe: Any) -> None:
 def test_two_processes_under_fsdp_give_the_loss_curve_of_one(whole: Path, shards, base, tmp_path) -> None:
     plain = settings(tmp_path / "run", shards, base)
     plain["data"]["batch_size"] = GLOBAL_BATCH // 2
-    plain["parallel"] = {"mode": "fsdp"}
+    plain["parallel"] = {"mode": "fsdp", "shard_frozen": True}
     (tmp_path / "configs.json").write_text(json.dumps([plain]))
     torchrun(HERE / "train_worker.py", tmp_path / "configs.json")
     for expected, found in zip(rows(whole), rows(tmp_path / "run"), strict=True):

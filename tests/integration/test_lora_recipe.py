@@ -284,7 +284,8 @@ def together(settings: Settings, folder: Path, shards: Path) -> None:
             if mode == "ddp" and name != "tokens":
                 continue
             recipe = case["recipe"] | {"regularisation": {"shards": str(shards)}}
-            parallel = {"mode": "ddp" if mode == "one" else mode, **case.get("parallel", {})}
+            parallel = {"mode": "ddp" if mode == "one" else mode, "shard_frozen": mode == "fsdp"}
+            parallel |= case.get("parallel", {})
             data = {"batch_size": 4 if mode == "one" else 2}
             others = {key: case[key] for key in ("base", "run") if key in case}
             configs.append(settings(f"{name}_{mode}", recipe=recipe, parallel=parallel, data=data, **others))

@@ -23,17 +23,20 @@ def share_out(network: nn.Module, mesh: DeviceMesh, precision: str) -> None:
     not be kept for the backward pass.
     """
     policy = bf16_policy(network) if precision == "bf16" else MixedPrecisionPolicy()
-    for module in (*network.shard_units(), network):  # type: ignore[operator]
-        module.register_forward_hook(_own_output)
-        fully_shard(module, mesh=mesh, mp_policy=policy)
+    _share_out(network, mesh=mesh, mp_policy=policy)
 
 
 def share_out_frozen(network: nn.Module, mesh: DeviceMesh) -> None:
     """Share out a network that does not learn, in the number format that it has; whole only while it runs."""
-    for module in (*network.shard_units(), network):  # type: ignore[operator]
-        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+    _share_out(network, mesh=mesh, reshard_after_forward=True)
     for name in getattr(network, "forward_methods", ()):
         register_fsdp_forward_method(network, name)
+
+
+def _share_out(network: nn.Module, **settings: Any) -> None:
+    for module in (*network.shard_units(), network):  # type: ignore[operator]
+        module.register_forward_hook(_own_output)
+        fully_shard(module, **settings)
 
 
 def bf16_policy(network: nn.Module) -> MixedPrecisionPolicy:
