@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from dataset_tools.course import Order, Share, Source
 from dataset_tools.data_config import DataConfig
 from dataset_tools.decode import decode
 from dataset_tools.fetch import ShardReader
@@ -19,7 +20,8 @@ from dataset_tools.walker import Walker
 from modules.adapters.filters import ControlFilter
 
 SNAPSHOT_EVERY = 32
-"""Batches between two states that a worker sends; those between are walked again, without decoding."""
+"""Batches between two states that a worker sends; those between are walked again, without decoding. One is
+sent with every new block of shards, too, so that a resumed run reads none that it has left behind."""
 
 
 class Batch(TypedDict):
@@ -36,6 +38,7 @@ class Batch(TypedDict):
     captions: list[str]
     keys: list[str]
     facts: list[dict[str, Any]]
+    sources: NotRequired[list[str]]  # with data.sources: their names
     share: NotRequired[float]  # with data.epochs: 1, or 0 for a row that was borrowed; see train.feed
 
 
@@ -77,7 +80,7 @@ class WorkerDataset(IterableDataset):
     """
 
     config: DataConfig
-    shards: list[str]
+    sources: list[Source]
     rank: int
     world_size: int
     seed: int
@@ -100,7 +103,7 @@ class WorkerDataset(IterableDataset):
         first = self.rank * self.config.batch_size if self.by_samples else 0
         rows = range(first, first + self.config.batch_size)
         control = self.config.control_filter()
-        start = self.lanes[lane].done
+        start, sent = self.lanes[lane].done, None
         try:
             for refs in walker.batches():
                 number = walker.num_batches - 1
@@ -109,7 +112,9 @@ class WorkerDataset(IterableDataset):
                 batch = make_batch(
                     refs, rows, self.config, self.seed, reader, skipped.append, control, self.latents
                 )
-                snapshot = walker.state() if number % SNAPSHOT_EVERY == 0 else None
+                is_due = number % SNAPSHOT_EVERY == 0 or walker.place() != sent
+                snapshot = walker.state() if is_due else None
+                sent = walker.place()
                 yield Item(lane, number, walker.epoch, batch, snapshot, skipped[:])
                 skipped.clear()
         except ValueError as error:
@@ -120,20 +125,13 @@ class WorkerDataset(IterableDataset):
     def _walker(self, indexer: ShardIndexer, lane: int, num_workers: int) -> Walker:
         """The walk of a lane, where its state says."""
         if self.by_samples:
-            batch_size, share, num_shares = self.config.batch_size * self.world_size, 0, 1
+            batch_size, share = self.config.batch_size * self.world_size, Share()
         else:
             batch_size = self.config.batch_size
-            share, num_shares = self.rank * num_workers + lane, self.world_size * num_workers
-        walker = Walker(
-            indexer,
-            self.shards,
-            batch_size,
-            share=share,
-            num_shares=num_shares,
-            seed=self.seed,
-            shuffle=self.config.shuffle,
-            num_epochs=self.config.epochs,
-        )
+            share = Share(self.rank * num_workers + lane, self.world_size * num_workers)
+        order = Order(self.seed, self.config.shuffle, self.config.resample)
+        end = self.config.epochs
+        walker = Walker(indexer, self.sources, batch_size, share=share, order=order, num_epochs=end)
         if snapshot := self.lanes[lane].snapshot:
             walker.restore(snapshot)
         return walker
@@ -176,6 +174,8 @@ def make_batch(
         "facts": [ref.facts for ref in chosen],
     }
     batch = cast(Batch, {**tensors, **about})
+    if config.sources:
+        batch["sources"] = [ref.source for ref in chosen]
     if config.epochs is not None:
         batch["share"] = share
     if control is not None:

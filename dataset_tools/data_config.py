@@ -1,5 +1,6 @@
 """The settings of the stream that training reads (`data` of a training config)."""
 
+import math
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -15,11 +16,22 @@ MISSING_CAPTIONS = ("skip", "empty")
 
 
 @dataclass
+class SourceConfig:
+    """One of several data sets that are mixed."""
+
+    shards: str | list[str]
+    weight: float = 1.0
+    name: str = ""  # in place of what `shards` says
+
+
+@dataclass
 class DataConfig:
     """What is read, and what becomes of it; `configs/data/default.yaml` explains every key."""
 
-    shards: str | list[str] = ""  # see sources.expand
+    shards: str | list[str] | None = None  # see sources.expand
+    sources: list[SourceConfig] = field(default_factory=list)
     epochs: int | None = None
+    resample: bool = False
     image_size_px: int = 768
     batch_size: int = 8
     multiple_px: int = 32
@@ -44,12 +56,9 @@ class DataConfig:
 
     def check(self) -> None:
         """Raise ValueError, in one line that names the key, for a value that cannot be used."""
-        if not self.shards:
-            raise ValueError("data.shards: missing; name a folder of shards, a .tar, a glob, a URL, a list")
+        self._check_sources()
         for key in ("image_size_px", "batch_size", "multiple_px", "prefetch"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        if self.epochs is not None:
-            _require(self.epochs >= 1, "epochs", self.epochs, "at least 1, or null for no end")
         for key in ("shuffle", "num_workers", "cache_gb"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "0 or more")
         _require(self.max_megapixels > 0, "max_megapixels", self.max_megapixels, "more than 0")
@@ -62,9 +71,36 @@ class DataConfig:
         self.control_filter()
         self.buckets()
 
+    def named_sources(self) -> list[SourceConfig]:
+        """What is read: `sources`, each with a name of its own, or `shards` alone, without a name."""
+        if self.shards:
+            return [SourceConfig(self.shards)]
+        return [replace(source, name=source.name or str(source.shards)) for source in self.sources]
+
+    def _check_sources(self) -> None:
+        if not self.shards and not self.sources:
+            raise ValueError("data.shards: missing; name a folder of shards, a .tar, a glob, a URL, a list")
+        if self.shards and self.sources:
+            raise ValueError("data.sources: given besides data.shards; take that away with data.shards=null")
+        names = [source.name for source in self.named_sources()]
+        for name in names:
+            _require(
+                names.count(name) == 1, "sources", f"{name!r} twice", "a name of its own for each source"
+            )
+        for source in self.sources:
+            found = f"{source.weight} ({source.name or source.shards})"
+            _require(0 < source.weight < math.inf, "sources.weight", found, "a number above 0")
+        if self.epochs is None:
+            return
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1, or null for no end")
+        for key in ("sources", "resample"):
+            if getattr(self, key):
+                raise ValueError(f"data.epochs: has no meaning with data.{key}; take one of the two away")
+
     def in_order(self, batch_size: int) -> "DataConfig":
         """The same pictures in the order of their shards, without end, read by the process that asks."""
-        return replace(self, batch_size=batch_size, epochs=None, num_workers=0, shuffle=0, split="samples")
+        settings = {"epochs": None, "resample": False, "num_workers": 0, "shuffle": 0, "split": "samples"}
+        return replace(self, batch_size=batch_size, **settings)  # type: ignore[arg-type]
 
     def control_filter(self) -> ControlFilter | None:
         """The filter that data workers run, if any. Raises ValueError for one that cannot be made."""

@@ -30,7 +30,8 @@ class SampleRef(NamedTuple):
     bucket: Size
     caption: str
     facts: dict[str, Any]
-    epoch: int
+    epoch: int  # of the source, or a number drawn: the sample's chance depends on it
+    source: str = ""  # name, if there are several
 
 
 class Skipped(NamedTuple):
@@ -75,6 +76,15 @@ class ShardIndexer:
 
     def refs(self, shard: str, epoch: int) -> list[SampleRef]:
         """The usable samples in the order of the shard; none when it cannot be had."""
+        return [self._ref(sample, picture, epoch) for sample, picture in self._samples(shard)]
+
+    def drawn_refs(self, shard: str, rng: Random) -> list[SampleRef]:
+        """As many, drawn with replacement; one that is drawn twice is cropped, flipped, … in two ways."""
+        samples = self._samples(shard)
+        drawn = rng.choices(samples, k=len(samples)) if samples else []
+        return [self._ref(sample, picture, rng.getrandbits(48)) for sample, picture in drawn]
+
+    def _samples(self, shard: str) -> list[tuple[Sample, Size]]:
         try:
             file = self.reader.file(shard)
         except OSError as error:
@@ -86,7 +96,7 @@ class ShardIndexer:
             if self._num_remembered + len(samples) <= MAX_REMEMBERED:
                 self._remembered[shard] = samples
                 self._num_remembered += len(samples)
-        return [self._ref(sample, picture, epoch) for sample, picture in samples]
+        return samples
 
     def _list(self, file: BinaryIO, shard: str) -> list[tuple[Sample, Size]]:
         """The usable samples of a shard with the (height, width) px of their pictures; reports the others."""

@@ -14,8 +14,10 @@ import fsspec
 PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
-def expand(shards: str | Sequence[str]) -> list[str]:
+def expand(shards: str | Sequence[str], key: str = "data.shards") -> list[str]:
     """The paths and URLs of all shards, in the order named, sorted within a folder or glob, none twice.
+
+    key: of the config that names them, for messages.
 
     An entry is a local file, folder or glob, an http(s)://, s3:// or other fsspec URL of a shard or folder,
     any of them with braces: part-{000..123}.tar, {a,b}/*.tar. A remote folder is read from its index.json
@@ -24,15 +26,15 @@ def expand(shards: str | Sequence[str]) -> list[str]:
     for an entry that cannot be read as one of these.
     """
     found: dict[str, None] = {}
-    for entry in [shards] if isinstance(shards, str) else shards:
-        names = [name for text in expand_braces(entry) for name in _expand_one(text)]
-        if not any(is_remote(name) or Path(name).is_file() for name in names):
-            raise FileNotFoundError(
-                f"data.shards: no .tar at {entry}; make some with: python -m dataset_tools pack PHOTOS FOLDER"
-            )
-        found.update(dict.fromkeys(names))
+    try:
+        for entry in [shards] if isinstance(shards, str) else shards:
+            found.update(dict.fromkeys(_expand_entry(entry)))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{key}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
     if not found:
-        raise ValueError("data.shards: empty; name a folder of shards, a .tar file, a glob or a URL")
+        raise ValueError(f"{key}: empty; name a folder of shards, a .tar file, a glob or a URL")
     return list(found)
 
 
@@ -62,10 +64,20 @@ def _each_of_braces(text: str) -> Iterator[str]:
         yield from _each_of_braces(text[: match.start()] + option + text[match.end() :])
 
 
+def _expand_entry(entry: str) -> list[str]:
+    """The shards that one entry stands for, of which one local file at least is there."""
+    names = [name for text in expand_braces(entry) for name in _expand_one(text)]
+    if not any(is_remote(name) or Path(name).is_file() for name in names):
+        raise FileNotFoundError(
+            f"no .tar at {entry}; make some with: python -m dataset_tools pack PHOTOS FOLDER"
+        )
+    return names
+
+
 def _expand_one(name: str) -> list[str]:
     """The shards that one entry without braces stands for; a file is not looked for here."""
     if name.startswith("pipe:"):
-        raise ValueError(f"data.shards: {name}: commands are not run; name the file or URL itself")
+        raise ValueError(f"{name}: commands are not run; name the file or URL itself")
     name = name.removeprefix("file://")
     if is_remote(name):
         return _expand_remote(name)
@@ -91,7 +103,7 @@ def _expand_remote(url: str) -> list[str]:
         else:
             found = [name for name in file_system.ls(path, detail=False) if name.endswith(".tar")]
     except Exception as error:  # every file system of fsspec has its own errors
-        raise FileNotFoundError(f"data.shards: cannot list {url}: {one_line(error)}") from error
+        raise FileNotFoundError(f"cannot list {url}: {one_line(error)}") from error
     return sorted(file_system.unstrip_protocol(name) for name in found)
 
 
@@ -103,9 +115,9 @@ def connect(url: str) -> tuple[Any, str]:
     except ImportError as error:
         package = PIP_NAMES.get(protocol)
         advice = f"pip install {package}" if package else one_line(error)
-        raise ValueError(f"data.shards: {url}: reading {protocol}:// needs a package: {advice}") from error
+        raise ValueError(f"{url}: reading {protocol}:// needs a package: {advice}") from error
     except ValueError as error:
-        raise ValueError(f"data.shards: {url}: {one_line(error)}") from error
+        raise ValueError(f"{url}: {one_line(error)}") from error
 
 
 def _options(protocol: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""The stream of batches that training reads: endless, resumable to the batch, the same on every run."""
+"""The stream of batches that training reads: resumable to the batch, the same on every run."""
 
+import hashlib
+import json
 import logging
 import time
 from collections import Counter
@@ -10,10 +12,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset_tools.batches import Batch, Item, Lane, WorkerDataset
+from dataset_tools.course import Source
 from dataset_tools.data_config import DataConfig
 from dataset_tools.latents import find as find_latents
 from dataset_tools.left_out import LeftOut
 from dataset_tools.sources import expand
+from dataset_tools.walker import state_at
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +34,12 @@ class Stream:
       The sequence of global batches then depends neither on the number of ranks nor on that of workers.
     "auto" takes "shards" where there are enough of them, else "samples", and says so.
 
-    `left_out` counts and names what cannot be used. `wait_s` is the time in seconds that the consumer has
-    waited for batches. `latents`: what there is in the place of pictures, or None; a consumer that needs less
-    of it may say so by `Latents.only` before it iterates.
+    With `config.resample` shards are drawn with replacement, by each worker from all of them.
+
+    `left_out` counts and names what cannot be used. `taken` counts the samples of each source of
+    `config.sources` that this rank has had since the run's first start. `wait_s` is the time in seconds that
+    the consumer has waited for batches. `latents`: what there is in the place of pictures, or None; a
+    consumer that needs less of it may say so by `Latents.only` before it iterates.
     Raises ValueError or FileNotFoundError, in one line, for a config that cannot work, when made; ValueError
     when it turns out on reading that nothing is usable.
     """
@@ -40,13 +47,14 @@ class Stream:
     def __init__(self, config: DataConfig, *, rank: int = 0, world_size: int = 1, seed: int = 0):
         config.check()
         self.config = config
-        self.shards = expand(config.shards)
-        self.latents = find_latents(self.shards)
+        self.sources = _sources(config)
+        self.latents = find_latents([shard for source in self.sources for shard in source.shards])
         if self.latents is not None:
             self.latents.check(config)
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.by_samples = self._split_by_samples()
         self.left_out = LeftOut()
+        self.taken: Counter[str] = Counter()
         self.wait_s = 0.0
         self._lanes = [Lane() for _ in range(1 if self.by_samples else self._num_lanes)]
         self._next_lane = 0
@@ -103,6 +111,7 @@ class Stream:
             "lanes": [lane._asdict() for lane in self._lanes],
             "next_lane": self._next_lane,
             "epoch": self._epoch,
+            "taken": dict(self.taken),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -116,12 +125,16 @@ class Stream:
         if changed:
             epoch = state["epoch"] + 1
             log.warning("data: %s changed since the checkpoint; going on with epoch %d", changed, epoch)
-            start = {"epoch": epoch, "block": 0, "offset": 0, "num_batches": 0, "waiting": []}
-            self._lanes = [Lane(start) for _ in self._lanes]
+            self._lanes = [Lane(state_at(epoch, len(self.sources))) for _ in self._lanes]
             self._next_lane, self._epoch = 0, epoch
         else:
             self._lanes = [Lane(**lane) for lane in state["lanes"]]
             self._next_lane, self._epoch = state["next_lane"], state["epoch"]
+        self.taken = Counter(state["taken"])
+
+    @property
+    def _key(self) -> str:
+        return "sources" if self.config.sources else "shards"
 
     @property
     def skipped(self) -> Counter[str]:
@@ -134,10 +147,13 @@ class Stream:
 
     def _split_by_samples(self) -> bool:
         consumers = self.world_size * self._num_lanes
-        which = f"{len(self.shards)} shards for {self.world_size} ranks x {self._num_lanes} workers"
-        if self.config.split == "shards" and len(self.shards) < consumers:
+        fewest = min(self.sources, key=lambda source: len(source.shards))
+        whose = f" of {fewest.name}" if fewest.name else ""
+        which = f"{len(fewest.shards)} shards{whose} for {self.world_size} ranks x {self._num_lanes} workers"
+        is_enough = self.config.resample or len(fewest.shards) >= consumers
+        if self.config.split == "shards" and not is_enough:
             raise ValueError(f"data.split=shards: {which}; use data.split=samples, or fewer data.num_workers")
-        if self.config.split == "auto" and len(self.shards) < consumers:
+        if self.config.split == "auto" and not is_enough:
             if self.rank == 0:
                 log.info("data: %s: all read every shard and decode their own samples (split=samples)", which)
             return True
@@ -146,7 +162,7 @@ class Stream:
     def _loader(self) -> DataLoader:
         workers = WorkerDataset(
             self.config,
-            self.shards,
+            self.sources,
             self.rank,
             self.world_size,
             self.seed,
@@ -170,19 +186,19 @@ class Stream:
         for skipped in item.skipped:
             self.left_out.note(skipped)
         if item.error:
-            raise ValueError(f"data.shards: {item.error} in {self.config.shards}: {self.left_out}")
+            raise ValueError(f"data.{self._key}: {item.error}: {self.left_out}")
         snapshot = item.snapshot or self._lanes[item.lane].snapshot
         self._lanes[item.lane] = Lane(snapshot, item.number + 1)
         self._next_lane = (item.lane + 1) % len(self._lanes)
         self._epoch = max(self._epoch, item.epoch)
         if item.batch is not None:
+            self.taken.update(item.batch.get("sources", ()))
             self._undecodable_since = None
         elif self._undecodable_since is None:
             self._undecodable_since = item.epoch
         elif item.epoch >= self._undecodable_since + 2 and not self.is_exact:  # at least one whole epoch
-            raise ValueError(
-                f"data.shards: no picture can be decoded in {self.config.shards}: {self.left_out}"
-            )
+            where = ", ".join(source.where for source in self.sources)
+            raise ValueError(f"data.{self._key}: no picture can be decoded in {where}: {self.left_out}")
         return item.batch
 
     def _walk(self) -> dict[str, Any]:
@@ -190,7 +206,7 @@ class Stream:
         config = self.config
         walk = {
             "seed": self.seed,
-            "shards": self.shards,
+            "shards": _digest(self.sources),
             "by_samples": self.by_samples,
             "image_size_px": config.image_size_px,
             "multiple_px": config.multiple_px,
@@ -201,10 +217,26 @@ class Stream:
             "captions": [config.caption, config.alternative_caption, config.missing_caption],
             "shuffle": config.shuffle,
             "exact": self.is_exact,
+            "resample": config.resample,
         }
         if self.by_samples:
             return walk | {"rows": config.batch_size * self.world_size}
         return walk | {"rows": config.batch_size, "ranks": self.world_size, "workers": self._num_lanes}
+
+
+def _sources(config: DataConfig) -> list[Source]:
+    """The shards of every source. Raises FileNotFoundError or ValueError for those that cannot be listed."""
+    key = "data.sources" if config.sources else "data.shards"
+    return [
+        Source(expand(each.shards, key), each.name, each.weight, str(each.shards))
+        for each in config.named_sources()
+    ]
+
+
+def _digest(sources: list[Source]) -> str:
+    """What stands for the names of all shards in the state: each rank saves one, of perhaps 100,000 names."""
+    named = [[source.name, source.weight, *source.shards] for source in sources]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def _as_it_is(item: Any) -> Any:

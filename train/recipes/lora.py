@@ -124,7 +124,7 @@ class LoRARecipe(Wrapper):
 
     def _open(self, settings: Regularisation, device: torch.device) -> None:
         """Begin the second stream; every micro-batch is followed by one of its batches."""
-        data = replace(self.config.data, shards=settings.shards, epochs=None)
+        data = replace(self.config.data, shards=settings.shards, sources=[], epochs=None)
         run, own = self.config.run, place()
         self.regular = stream = Stream(data, rank=own.rank, world_size=own.size, seed=run.seed)
         if not alike(stream.latents, self.latents):

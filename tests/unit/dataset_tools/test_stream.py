@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dataset_tools.batches import Lane, WorkerDataset
+from dataset_tools.course import Order, Share
 from dataset_tools.fetch import ShardReader
 from dataset_tools.filters import Filter
 from dataset_tools.records import read_samples
@@ -100,10 +101,10 @@ def test_shares_of_an_epoch_hold_every_sample_once_and_are_dealt_anew(make_shard
     folder = make_shards([4, 8, 4, 12, 8])
     settings = config(folder)
     indexer = ShardIndexer(settings, 0, ShardReader(), print)
-    shards = Stream(settings).shards
+    sources = Stream(settings).sources
     dealt = [[set() for _ in range(3)] for _ in range(4)]  # by epoch and share
     for share in range(3):
-        walker = Walker(indexer, shards, 1, share=share, num_shares=3, shuffle=1)
+        walker = Walker(indexer, sources, 1, share=Share(share, 3), order=Order(shuffle=1))
         for (ref,) in walker.batches():
             if ref.epoch == len(dealt):
                 break
@@ -185,7 +186,7 @@ def test_a_sample_with_only_one_of_the_fields_uses_that_one(make_tar, make_png, 
 def test_the_worker_data_set_works_in_a_spawned_process(make_shards):
     """As on Windows: everything that a worker gets is pickled."""
     settings = config(make_shards([12]))
-    dataset = WorkerDataset(settings, [f"{settings.shards}/000000.tar"], 0, 1, 0, True, [Lane()])
+    dataset = WorkerDataset(settings, Stream(settings).sources, 0, 1, 0, True, [Lane()])
     loader = DataLoader(
         pickle.loads(pickle.dumps(dataset)), batch_size=None, num_workers=1, multiprocessing_context="spawn"
     )
@@ -203,7 +204,7 @@ def test_waiting_is_measured(make_shards):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shards": ""}, "data.shards: missing"),
+        ({"shards": None}, "data.shards: missing"),
         ({"batch_size": 0}, "data.batch_size: expected at least 1, found 0"),
         ({"num_workers": -1}, "data.num_workers: expected 0 or more, found -1"),
         ({"random_ratio": 1.5}, "data.random_ratio: expected a share from 0 to 1, found 1.5"),

@@ -129,7 +129,7 @@ def test_shards_that_all_disappear_end_the_run(make_shards):
     settings = config(folder)
     reader, skipped = ShardReader(), []
     indexer = ShardIndexer(settings, 0, reader, skipped.append)
-    batches = Walker(indexer, Stream(settings).shards, 4).batches()
+    batches = Walker(indexer, Stream(settings).sources, 4).batches()
     assert len(list(itertools.islice(batches, 5))) == 5
     shutil.rmtree(folder)
     reader.close()

@@ -4,11 +4,13 @@ import json
 import logging
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from dataset_tools import batches
+from dataset_tools.fetch import ShardReader
 from dataset_tools.filters import Filter
 from dataset_tools.stream import Stream
 from tests.unit.dataset_tools import stream_cases
@@ -99,19 +101,56 @@ def test_iterating_again_goes_on(folder):
     assert_same(take(stream, 6) + take(stream, 4), whole)
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("split", ["shards", "samples"])
+def test_resume_opens_no_shard_before_its_block(make_shards, split, num_workers, monkeypatch):
+    """40 shards of 6, mixed two by two: the block it is in, and the next if that one ends."""
+    folder = make_shards([6] * 40)
+    settings = config(
+        folder, split=split, num_workers=num_workers, batch_size=3, shuffle=12, random_ratio=0.0
+    )
+    for stop in (5, 31, 67):
+        stream = Stream(settings, seed=1)
+        take(stream, stop)
+        resumed = Stream(settings, seed=1)
+        resumed.load_state_dict(through_json(stream.state_dict()))
+        opened = shards_opened(resumed, monkeypatch)
+        lanes = 1 if split == "samples" else max(1, num_workers)
+        assert len(opened) <= 4 * lanes
+
+
+def shards_opened(stream, monkeypatch):
+    """The shards that are opened for the next batch of a stream, by this process in the place of workers."""
+    opened, lanes = set(), range(len(stream.state_dict()["lanes"]))
+    original = ShardReader.file
+
+    def spy(reader, shard):
+        opened.add(shard)
+        return original(reader, shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShardReader, "file", spy)
+        dataset = stream._loader().dataset
+        for worker in lanes:
+            info = SimpleNamespace(id=worker, num_workers=len(lanes))
+            patch.setattr(batches, "get_worker_info", lambda info=info: info)
+            next(iter(dataset))
+    return opened
+
+
 @pytest.mark.parametrize("split", ["shards", "samples"])
 def test_resume_decodes_nothing_that_was_consumed(folder, split, monkeypatch):
     settings = config(folder, split=split, num_workers=0)
     stream = Stream(settings, seed=1)
     take(stream, 62)  # two epochs and 30 batches after the last state that was sent
     decoded = []
-    original = batches._picture
+    original = batches._decoded
 
     def spy(ref, *rest):
         decoded.append(ref.key)
         return original(ref, *rest)
 
-    monkeypatch.setattr(batches, "_picture", spy)
+    monkeypatch.setattr(batches, "_decoded", spy)
     resumed = Stream(settings, seed=1)
     resumed.load_state_dict(stream.state_dict())
     batch = take(resumed, 1)[0]
