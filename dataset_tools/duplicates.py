@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 SIDE = 8
+SIGNATURE_BYTES = 2 * 3 * SIDE * SIDE // 8 + 3
 STEP_LEVELS = 4
 """Neighbours that differ by less count as equal, so that noise in an even area decides nothing."""
 MAX_APART = 0.2

@@ -5,61 +5,37 @@ A sample of such a shard holds, in place of its picture, a safetensors member: f
 A shard is foreign input: a member is read by its place, and only what has the size that the facts ask for.
 """
 
-import hashlib
-import json
-import os
-import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dataset_tools.buckets import Size
 from dataset_tools.kinds import Kind, UnusableError
-from dataset_tools.sources import connect, is_remote
+from dataset_tools.latent_facts import (
+    DTYPES,
+    EMPTY_NAME,
+    FACTS_NAME,
+    PARTS,
+    SEEN_BY,
+    Facts,
+    caption_shapes,
+    difference,
+    plain,
+    read_beside,
+    read_facts,
+)
 from modules.conditions import TextFeatures, compressor_grid
-from modules.schema import ConfigError, bounded, from_plain, join, nearest
-from modules.weights.tensors import parse_tensors, tensor_bytes
+from modules.schema import ConfigError
+from modules.weights.tensors import parse_all, parse_tensors
 
-FACTS_NAME, EMPTY_NAME = "precomputed.json", "empty.safetensors"
-PARTS = ("semantic_compressor", "stage_a", "image_encoder", "text_encoder")
-SEEN_BY = ("image_size_px", "multiple_px", "aspect_ratios", "inverse_ratios", "random_ratio", "crop", "flip")
-"""The settings of `data` that decide what the networks saw of a picture."""
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 MAX_EXPANSION = 32  # bytes that a compressed byte may become; real latents stay below 2
 Read = Callable[[int, int], bytes]
 """(offset, number of bytes) -> bytes of a member."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one network made. shape: of its tensor, without height and width; identity: see `identity`."""
-
-    identity: str
-    shape: list[int]
-    pooled: list[int] = field(default_factory=list)  # of captions' pooled states
-    factor: int = bounded(1, 1)  # pixels per latent
-    scale: float = bounded(1.0, 1e-3, 1.0)  # what the compressor saw of a picture's size
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The content of precomputed.json: all that the tensors depend on but the pictures."""
-
-    networks: dict[str, Part]
-    data: dict[str, Any]  # the settings named in SEEN_BY
-    captions: list[str]  # fields whose states are there
-    seed: int = 0
-    versions: int = bounded(1, 1)
-    dtype: Literal["bf16", "fp32"] = "bf16"  # of the tensors
-    precision: Literal["bf16", "fp32"] = "fp32"  # of the networks
-    compressed: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +58,7 @@ class Latents:
     @cached_property
     def empty(self) -> TextFeatures:
         """States [L, D] and [1, P] of the empty caption. Raises OSError or ValueError."""
-        data = _read_file(self.folder, EMPTY_NAME)
+        data = read_beside(self.folder, EMPTY_NAME)
         shapes = caption_shapes(self.facts.networks["text_encoder"], "")
         found = parse_tensors(lambda start, count: data[start : start + count], len(data), shapes, self.dtype)
         return TextFeatures(*found.values())
@@ -101,6 +77,22 @@ class Latents:
             return self._read(member, num_bytes, bucket, epoch, caption)
         except ValueError as error:
             raise UnusableError(Kind.LATENTS, str(error)) from error
+
+    def check_all(self, data: bytes) -> None:
+        """Look at all of a sample's member. Raises UnusableError when training would not use some of it."""
+        try:
+            tensors = parse_all(unpacked(data) if self.facts.compressed else data)
+        except ValueError as error:
+            raise UnusableError(Kind.LATENTS, str(error)) from error
+        seen = [part for part in self.parts if part != "text_encoder"]
+        versions = range(self.facts.versions)
+        missing = {f"{part}.{version}" for part in seen for version in versions} - tensors.keys()
+        wrong = [name for name, tensor in tensors.items() if tensor.dtype != self.dtype]
+        unsound = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+        kinds = {"missing": missing, f"not of {self.facts.dtype}": wrong, "not finite": unsound}
+        for what, names in kinds.items():
+            if names:
+                raise UnusableError(Kind.LATENTS, f"the tensor {min(names)} is {what}")
 
     def _read(
         self, member: Read, num_bytes: int, bucket: Size, epoch: int, caption: str
@@ -159,17 +151,6 @@ BATCH_NAMES = {
 """What a batch calls the tensors of each part."""
 
 
-def caption_shapes(part: Part, caption: str) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of a caption's states. The name is the text's checksum: they are of that text."""
-    key = hashlib.sha256(caption.encode("utf-8", "backslashreplace")).hexdigest()[:16]
-    return {f"text_encoder.{key}.tokens": tuple(part.shape), f"text_encoder.{key}.pooled": tuple(part.pooled)}
-
-
-def plain(value: Any) -> Any:
-    """A setting as json gives it back; ratios as text, so that 1.5 and "1.5" are one."""
-    return [str(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def packed(data: bytes) -> bytes:
     """Compress: even and odd bytes apart, for the upper halves of numbers are alike and the lower are not."""
     return zlib.compress(data[0::2] + data[1::2], 6)
@@ -217,78 +198,17 @@ def alike(one: Latents | None, other: Latents | None) -> bool:
     return one.facts == other.facts
 
 
-def difference(one: Facts, other: Facts) -> str | None:
-    """The first fact in which two differ, with its values in both, or None."""
-    pairs = flat(asdict(one)), flat(asdict(other))
-    keys = (key for key in (*pairs[0], *pairs[1]) if pairs[0].get(key) != pairs[1].get(key))
-    return next((f"{key}: {pairs[0].get(key)!r} and {pairs[1].get(key)!r}" for key in keys), None)
+@cache
+def _of_shard(shard: str) -> Latents | None:
+    return find([shard])
 
 
-def flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        result |= flat(value, join(where, key)) if isinstance(value, Mapping) else {join(where, key): value}
-    return result
-
-
-def read_facts(folder: str) -> Facts | None:
-    """The facts in a folder or at a URL; None where there are none. Raises ConfigError for damaged ones."""
+def check_member(shard: str, data: bytes) -> None:
+    """Look at all of a member of a shard. Raises UnusableError when training would not use some of it."""
     try:
-        data = _read_file(folder, FACTS_NAME)
-    except OSError:
-        return None
-    where = f"{folder}/{FACTS_NAME}"
-    try:
-        read = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not JSON: {error}") from error
-    facts = from_plain(Facts, read, where)
-    for name, part in facts.networks.items():
-        if name not in PARTS:
-            raise ConfigError(f"{where}: networks.{name}: unknown network; {nearest(name, PARTS)}")
-        if not part.shape or min(*part.shape, *part.pooled, 1) < 1:
-            raise ConfigError(f"{where}: networks.{name}: expected sizes of at least 1, found {part}")
-    return facts
-
-
-def claim(folder: Path, facts: Facts, empty: Mapping[str, Tensor]) -> None:
-    """Write the facts and the states of the empty caption into a folder, unless they are there.
-
-    Any number of processes may do so at once. Raises ValueError when it holds something else.
-    """
-    if (found := read_facts(str(folder))) is not None:
-        if unlike := difference(found, facts):
-            raise ValueError(
-                f"{folder}: holds latents that were made otherwise: {unlike}; name another folder"
-            )
-        return
-    if foreign := sorted(folder.glob("*.tar")):
-        raise ValueError(f"{folder} holds {foreign[0].name}, which is not precomputed; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    if empty:
-        _write_file(folder / EMPTY_NAME, tensor_bytes(empty))
-    _write_file(folder / FACTS_NAME, json.dumps(asdict(facts), indent=1).encode() + b"\n")
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    """Under a temporary name of this process's own first, so that nobody reads half of it."""
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(unfinished, 0o644)  # as others that are written
-    os.replace(unfinished, path)
-
-
-def _read_file(folder: str, name: str) -> bytes:
-    """The bytes of a file beside shards. Raises OSError."""
-    if not is_remote(folder):
-        return Path(folder, name).read_bytes()
-    file_system, path = connect(f"{folder}/{name}")
-    with suppress(
-        Exception
-    ):  # every file system of fsspec has its own errors, and says "missing" its own way
-        return file_system.cat_file(path)
-    raise FileNotFoundError(f"{folder}/{name}: cannot be had")
+        latents = _of_shard(shard)
+    except ConfigError as error:
+        raise UnusableError(Kind.LATENTS, str(error)) from error
+    if latents is None:
+        raise UnusableError(Kind.LATENTS, f"there is no {FACTS_NAME} beside the shard")
+    latents.check_all(data)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dataset_tools.arguments import whole_number
 from dataset_tools.fetch import ShardReader
-from dataset_tools.latents import DTYPES, PARTS, claim
+from dataset_tools.latent_facts import DTYPES, PARTS, claim
 from dataset_tools.precompute_settings import read_settings
 from dataset_tools.sources import expand
 from modules.processes import place

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset_tools.latents import DTYPES, SEEN_BY, Facts, Part, caption_shapes, plain
+from dataset_tools.latent_facts import DTYPES, SEEN_BY, Facts, Part, caption_shapes, plain
 from dataset_tools.precompute_settings import Settings
 from modules.conditions import compress_shrunk
 from modules.encoders import ImageEncoder, TextEncoder

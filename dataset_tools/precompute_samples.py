@@ -12,7 +12,8 @@ from dataset_tools.batches import pixels
 from dataset_tools.buckets import Size
 from dataset_tools.fetch import ShardReader
 from dataset_tools.kinds import Kind, UnusableError
-from dataset_tools.latents import Facts, packed
+from dataset_tools.latent_facts import Facts
+from dataset_tools.latents import packed
 from dataset_tools.precompute_networks import Networks
 from dataset_tools.precompute_settings import Settings
 from dataset_tools.records import Sample, read_samples

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 
 from dataset_tools.data_config import DataConfig
-from dataset_tools.latents import PARTS
+from dataset_tools.latent_facts import PARTS
 from modules.schema import ConfigError, bounded, from_plain, nearest
 from modules.settings import ImageEncoderSettings, NetworkSettings, TextEncoderSettings
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from dataset_tools.fetch import ShardReader
 from dataset_tools.kinds import Kind
-from dataset_tools.latents import Facts, find
+from dataset_tools.latent_facts import Facts
+from dataset_tools.latents import find
 from dataset_tools.precompute_networks import Networks
 from dataset_tools.precompute_samples import SampleMaker
 from dataset_tools.precompute_settings import Settings

@@ -10,7 +10,8 @@ from dataset_tools.data_config import DataConfig
 from dataset_tools.fetch import ShardReader
 from dataset_tools.images import check_claim, check_size, image_size
 from dataset_tools.kinds import Kind, UnusableError
-from dataset_tools.latents import FACTS_NAME, Latents
+from dataset_tools.latent_facts import FACTS_NAME
+from dataset_tools.latents import Latents
 from dataset_tools.records import Broken, Sample, check_caption, claimed_size, read_samples
 from dataset_tools.sources import one_line
 from dataset_tools.tar_members import LATENTS

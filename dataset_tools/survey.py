@@ -4,7 +4,7 @@ import hashlib
 from contextlib import closing
 from typing import NamedTuple
 
-from dataset_tools.duplicates import signature
+from dataset_tools.duplicates import SIGNATURE_BYTES, signature
 from dataset_tools.fetch import ShardReader
 from dataset_tools.images import MAX_MEGAPIXELS, open_image, read_header
 from dataset_tools.kinds import Kind, UnusableError
@@ -47,7 +47,8 @@ def survey_shard(shard: str, max_megapixels: float = MAX_MEGAPIXELS) -> ShardSur
             return survey
         for sample in read_samples(file, shard, survey.broken.append):
             try:
-                survey.pictures.append(_look_at(sample, max_megapixels))
+                look = _look_at_latents if sample.image_ext in LATENTS else _look_at
+                survey.pictures.append(look(sample, max_megapixels))
             except UnusableError as error:
                 survey.broken.append(Broken(shard, sample.key, error.kind, str(error)))
     return survey
@@ -55,8 +56,6 @@ def survey_shard(shard: str, max_megapixels: float = MAX_MEGAPIXELS) -> ShardSur
 
 def _look_at(sample: Sample, max_megapixels: float) -> Picture:
     """Decode a sample's picture. Raises UnusableError when training would not use it."""
-    if sample.image_ext in LATENTS:
-        raise UnusableError(Kind.LATENTS, "latents, which only training can judge")
     data = sample.image_bytes
     header = read_header(data, max_megapixels)
     claimed = claimed_size(sample.facts)
@@ -72,4 +71,25 @@ def _look_at(sample: Sample, max_megapixels: float) -> Picture:
         caption=sample.caption,
         digest=hashlib.sha256(data).digest()[:16],
         signature=signature(seen),
+    )
+
+
+def _look_at_latents(sample: Sample, max_megapixels: float) -> Picture:
+    """Read what was precomputed of a picture, whose size is in the json. Raises UnusableError."""
+    from dataset_tools.latents import check_member  # torch is slow to import, in every worker
+
+    data, claimed = sample.image_bytes, claimed_size(sample.facts)
+    if claimed is None:
+        raise UnusableError(Kind.LATENTS, "the json does not say the size of the picture")
+    check_member(sample.shard, data)
+    return Picture(
+        shard=sample.shard,
+        key=sample.key,
+        width_px=claimed[0],
+        height_px=claimed[1],
+        ext=sample.image_ext,
+        num_bytes=len(data),
+        caption=sample.caption,
+        digest=hashlib.sha256(data).digest()[:16],
+        signature=hashlib.sha512(data).digest()[:SIGNATURE_BYTES],  # nothing is seen that could be similar
     )

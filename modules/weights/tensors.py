@@ -3,13 +3,14 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modules.weights.lazy import lazy_state
-from modules.weights.writing import CODES, file_head, raw_bytes
+from modules.weights.writing import CODES, DTYPES, file_head, raw_bytes
 
 MAX_HEADER_BYTES = 1 << 20
 
@@ -39,6 +40,27 @@ def parse_tensors(
         data = read(start + first, last - first)
         tensors[name] = torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape)
     return tensors
+
+
+def parse_all(data: bytes) -> dict[str, Tensor]:
+    """All tensors of a safetensors file. Raises ValueError as `parse_tensors`."""
+    read = partial(_part, data)
+    entries, _ = _header(read, len(data))
+    tensors: dict[str, Tensor] = {}
+    for name, entry in entries.items():
+        if name == "__metadata__":
+            continue
+        shape, code = (entry.get(key) for key in ("shape", "dtype")) if isinstance(entry, dict) else (0, 0)
+        if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
+            raise ValueError(f"{name}: has no shape, found {entry!r:.100}")
+        if not isinstance(code, str) or code not in DTYPES:
+            raise ValueError(f"{name}: has no known number format, found {entry!r:.100}")
+        tensors |= parse_tensors(read, len(data), {name: tuple(shape)}, DTYPES[code])
+    return tensors
+
+
+def _part(data: bytes, start: int, count: int) -> bytes:
+    return data[start : start + count]
 
 
 def _header(read: Callable[[int, int], bytes], num_bytes: int) -> tuple[dict[str, Any], int]:

@@ -264,3 +264,11 @@ def test_a_whole_run_reads_latents_draws_sheets_and_goes_on(made: Made, tmp_path
     assert (first.step, second.step) == (2, 4) and second.loss > 0
     assert (tmp_path / "run" / "samples" / "step_00000004.png").exists()
     assert (tmp_path / "run" / "weights" / "stage_c.safetensors").exists()
+
+
+def test_inspect_says_what_latents_were_made_of(made: Made, tmp_path: Path, capsys) -> None:
+    folder = made.latents("stage_c", "--compress", "--batch-size", "3")
+    capsys.readouterr()
+    assert main(["inspect", str(folder), "--json", "--workers", "0"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["samples"] == 24 and not found["broken"]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from modules.weights.tensors import MAX_HEADER_BYTES, parse_tensors, tensor_bytes
+from modules.weights.tensors import MAX_HEADER_BYTES, parse_all, parse_tensors, tensor_bytes
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1.5, -2.0])}
 SHAPES = {"b": (2,), "a": (2, 3)}
@@ -34,6 +34,18 @@ def test_others_can_read_what_is_written_and_it_comes_back(dtype: torch.dtype) -
     assert list(parsed(data, dtype=dtype)) == ["b", "a"]
     for found in (parsed(data, dtype=dtype), load(data)):
         assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_all_tensors_can_be_read_at_once() -> None:
+    found = parse_all(tensor_bytes(TENSORS))
+    assert found.keys() == TENSORS.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in TENSORS.items())
+
+
+@pytest.mark.parametrize("change", [{"shape": [0]}, {"shape": [-2]}, {"shape": 2}, {"dtype": "F99"}])
+def test_a_tensor_without_size_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="b: "):
+        parse_all(with_header(entry(**change)))
 
 
 def test_only_what_is_named_is_read() -> None:
