@@ -3,6 +3,7 @@
 The ranks are forked after torch is loaded, which takes longer than all they do.
 """
 
+import atexit
 import json
 import os
 import signal
@@ -20,12 +21,15 @@ from train.parallel.world import join
 
 heartbeat.GRACE_S = 1.0
 DEAD_AFTER_S = 4.0
-FATES = ("kill", "kill_first", "apart", "raise", "exit", "stop", "slow", "late")
+LEAVING = tuple(f"leave{launch}" for launch in range(6))
+FATES = ("kill", "kill_first", "apart", "raise", "exit", "stop", "slow", "late", *LEAVING)
 
 
 def live(fate: str) -> int:
     """What a rank does: exchanges with the other, until one of them meets its fate."""
     world = join("cpu", ParallelConfig(dead_after_s=DEAD_AFTER_S))
+    if fate in LEAVING:
+        atexit.register(print, "closed")  # into the buffer, like all that is said here
     for turn in range(8):
         ranks.total(torch.ones(1000))
         if turn == 3 and world.rank == (fate != "kill_first"):
@@ -34,7 +38,7 @@ def live(fate: str) -> int:
             time.sleep(600)  # busy with something of its own: no exchange fails
     if fate == "late" and world.rank == 1:
         time.sleep(1.0)
-    print("through", flush=True)
+    print("through")
     return 0
 
 

@@ -25,7 +25,7 @@ ENDS = {  # fate: status of the one that meets it, and what the other one says
 def lives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The words of all ranks, and their statuses."""
     folder = tmp_path_factory.mktemp("lives")
-    command = [sys.executable, str(HERE / "fault_worker.py"), str(folder), str(free_ports(16))]
+    command = [sys.executable, str(HERE / "fault_worker.py"), str(folder), str(free_ports(32))]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -52,3 +52,12 @@ def test_a_rank_that_takes_its_time_is_waited_for(lives: Path, fate: str) -> Non
     for rank in range(2):
         assert (lives / f"{fate}_{rank}.txt").read_text() == "through\n"
         assert statuses[f"{fate}_{rank}"] == 0
+
+
+@pytest.mark.parametrize("launch", range(6))
+def test_ranks_leave_with_all_that_is_to_do_and_say_at_the_end(lives: Path, launch: int) -> None:
+    """Several launches, for gloo's threads abort an interpreter that is taken down only now and then."""
+    statuses = json.loads((lives / "statuses.json").read_text())
+    for rank in range(2):
+        assert (lives / f"leave{launch}_{rank}.txt").read_text() == "through\nclosed\n"
+        assert statuses[f"leave{launch}_{rank}"] == 0
