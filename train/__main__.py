@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from modules.overrides import with_escaped_keys
 from modules.schema import ConfigError, nearest, one_line
+from train.checkpoints.folders import CheckpointError
 from train.config import config_from_plain
 from train.interrupts import stop_requests
 from train.loop import DivergedError, train
@@ -95,7 +96,7 @@ def attempt(settings: DictConfig) -> int:
             train(session, stop)
     except Mistake as error:
         return say(error, MISTAKE)
-    except DivergedError as error:
+    except (DivergedError, CheckpointError) as error:
         return say(error, FAILURE)
     return 0
 

@@ -20,7 +20,7 @@ from train.progress import Progress
 from train.recipe import Metrics, Recipe
 from train.rng import seed_global, step_rng
 from train.sheets import sheet
-from train.state import Counters, TrainingState
+from train.state import Counters
 from train.trackers import Trackers
 
 SHEET_STEP = -1  # seeds the chance of the sample sheets: the same noise every time, and unlike any step's
@@ -49,9 +49,9 @@ Hook = Callable[[StepDone], None]
 class Report:
     """Means of the metrics since the last report, to the trackers and the progress line."""
 
-    def __init__(self, every: int, state: TrainingState, trackers: Trackers, progress: Progress) -> None:
-        self.every, self.trackers, self.progress = every, trackers, progress
-        self.means, self.world = state.means, state.world
+    def __init__(self, every: int, saver: Saver, trackers: Trackers, progress: Progress) -> None:
+        self.every, self.saver, self.trackers, self.progress = every, saver, trackers, progress
+        self.means, self.world = saver.state.means, saver.world
         self.steps: list[StepDone] = []  # since the last report
 
     def __call__(self, done: StepDone) -> None:
@@ -60,7 +60,7 @@ class Report:
         self.steps.append(done)
         # Not where the run is only interrupted: it would leave a row that an uninterrupted run has not.
         if done.step % self.every == 0 or done.is_complete:
-            values = {**self.means.result(), **self._speed()}
+            values = {**self.means.result(), **self._speed(), **self.saver.timings()}
             values |= {"samples": done.counters.samples, "skipped_steps": done.counters.skipped_steps}
             self.steps.clear()
             if self.world.is_first:

@@ -87,8 +87,7 @@ def make_session(config: Config, recipe: Recipe, world: World) -> Session:
     if world.is_first:
         if resumed:
             announce(progress, record, step, resumed)
-            if run.exports(step == run.num_steps):
-                export_again(resumed, step, folder / "weights")
+            export_again(resumed, folder / "weights")
         record.begin(step, world.size, str(world.device))
         trackers = make_trackers(config, settings, step, record.run_id, progress.note)
     note = progress.note if world.is_first else lambda text: None
@@ -156,7 +155,7 @@ def make_hooks(session: Session, sheet_batch: Batch) -> list[Hook]:
     """What happens after every step, in this order."""
     run, world, state = session.config.run, session.world, session.state
     folder = Path(run.dir)
-    hooks: list[Hook] = [Report(run.log_every, state, session.trackers, session.progress)]
+    hooks: list[Hook] = [Report(run.log_every, session.saver, session.trackers, session.progress)]
     if run.sample_every:
         batch = placed(sheet_batch, world.device, run.channels_last)
         hooks.append(Sheets(run, batch, state.recipe, state.ema, session.autocast, world, session.trackers))

@@ -65,8 +65,8 @@ class TrainingState:
     world: World
     means: Means = field(default_factory=Means)  # of what no report has told yet
 
-    def snapshot(self, staging: Staging) -> Snapshot:
-        """Everything as it is now, copied into the CPU's memory."""
+    def snapshot(self, staging: Staging, exports: bool) -> Snapshot:
+        """Everything as it is now, copied into the CPU's memory. exports: noted, see `export_again`."""
         tensors = self._network_tensors()
         plain = {
             "networks": self._headers(),
@@ -75,6 +75,7 @@ class TrainingState:
             "counters": asdict(self.counters),
             "means": gather(self.means.state_dict()),
             "processes": self.world.size,
+            "exports": exports,
         }
         texts = {f"{rank_stem(self.world.rank)}.json": json.dumps({"data": self.stream.state_dict()})}
         if self.world.is_first:

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 COMPARED = ("checkpoints", "samples", "weights")
-OF_TIME = ("samples_per_second", "data_wait_share")
+OF_TIME = ("samples_per_second", "data_wait_share", "checkpoint_pause_s", "checkpoint_save_s")
 OWN = ("run_id",)
 MANIFEST = "manifest.json"
 

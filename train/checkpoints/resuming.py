@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from train.checkpoints.export import export, is_exported
-from train.checkpoints.folders import LATEST, CheckpointError, Checkpoints, damage
+from train.checkpoints.folders import LATEST, CheckpointError, Checkpoints, damage, step_of
 from train.parallel.ranks import gather
 from train.state import TrainingState, read_state
 
@@ -34,6 +34,8 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
         problem = _first(damage(path, world.rank, world.size))
         if problem is None:
             _read(path, state)
+            if world.is_first:
+                checkpoints.prune()  # the run may have been killed before it did
             return Resumed(path, time.monotonic() - began)
         if world.is_first:
             log.warning("%s; going back to the checkpoint before it", problem)
@@ -45,11 +47,11 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
     return None
 
 
-def export_again(resumed: Resumed, step: int, out: Path) -> None:
+def export_again(resumed: Resumed, out: Path) -> None:
     """Export the networks if a run was killed between its checkpoint and that; on the first rank."""
-    networks = read_state(resumed.path)["networks"]
-    if not is_exported(networks, step, out):
-        export(resumed.path, networks, step, out)
+    state, step = read_state(resumed.path), step_of(resumed.path)
+    if state["exports"] and not is_exported(state["networks"], step, out):
+        export(resumed.path, state["networks"], step, out)
 
 
 def _read(path: Path, state: TrainingState) -> None:

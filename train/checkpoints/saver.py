@@ -46,13 +46,15 @@ class Saver:
         self.staging = Staging(state.world)
         self._thread: Thread | None = None
         self._problem = ""
+        self._paused_s, self._save_s = 0.0, 0.0  # since the last report; of the newest save
 
     def save(self, *, exports: bool) -> None:
         """Copy the state, and let it be written. Waits for the save before, should it still be under way."""
         began = time.monotonic()
         self.wait()
-        snapshot = self.state.snapshot(self.staging)
+        snapshot = self.state.snapshot(self.staging, exports)
         self._began, self._pause_s = began, time.monotonic() - began
+        self._paused_s += self._pause_s
         self._step = snapshot.step
         topic = f"checkpoint/{next(_numbers)}"
         self._thread = Thread(target=self._work, args=(snapshot, topic, exports), name="checkpoint")
@@ -72,12 +74,18 @@ class Saver:
         self._thread = None
         if self._problem:
             raise CheckpointError(self._problem)
-        done = Saved(self._step, self._pause_s, time.monotonic() - self._began)
+        done = Saved(self._step, self._pause_s, self._ended - self._began)
+        self._save_s = done.seconds
         self.note(
             f"checkpoint {self.checkpoints.path(done.step).name}: written in {done.seconds:.2f} s,"
             f" training paused for {done.pause_s:.2f} s"
         )
         return done
+
+    def timings(self) -> dict[str, float]:
+        """For a report: how long training stood still since the last one, how long the newest save took."""
+        paused_s, self._paused_s = self._paused_s, 0.0
+        return {"checkpoint_pause_s": paused_s, "checkpoint_save_s": self._save_s}
 
     def close(self) -> None:
         """Let a save finish when the run ends with an error; only for a while: other ranks may be gone."""
@@ -100,6 +108,7 @@ class Saver:
             self._problem = decide(topic, report, decision)
         except Exception as error:  # the first rank is gone, and its store with it
             self._problem = f"{self._what(snapshot.step)}: not written: {type(error).__name__}: {error}"
+        self._ended = time.monotonic()
 
     def _write(self, snapshot: Snapshot) -> dict[str, dict[str, int | str]]:
         folder = self.checkpoints.unfinished(snapshot.step)

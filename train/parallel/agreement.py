@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def decide(topic: str, report: Any, decision: Callable[[list[Any]], Any]) -> Any
     """
     if not dist.is_initialized():
         return decision([report])
-    store, rank, size = _get_default_store(), dist.get_rank(), dist.get_world_size()
+    store, rank, size = _store(), dist.get_rank(), dist.get_world_size()
     store.set(f"{topic}/{rank}", json.dumps(report))
     if rank == 0:
         reports = [json.loads(_awaited(store, f"{topic}/{each}")) for each in range(size)]
@@ -32,8 +33,14 @@ def decide(topic: str, report: Any, decision: Callable[[list[Any]], Any]) -> Any
     return json.loads(_awaited(store, f"{topic}/decision"))
 
 
+@cache
+def _store() -> dist.Store:
+    """A connection of its own: the group's may be waiting for something."""
+    return dist.PrefixStore("agreement", _get_default_store().clone())
+
+
 def _awaited(store: dist.Store, key: str) -> bytes:
-    # Asked again and again: one call that waits would hold up all others of this process to the store.
+    # Asked again and again: a call that waits ends with an error after the store's timeout.
     while not store.check([key]):
         time.sleep(POLL_S)
     return store.get(key)
