@@ -35,7 +35,14 @@ def network_files(shards: Shards, name: str) -> Iterator[tuple[str, dict[str, La
         yield f"{name}_ema", {**weights, **averages}
 
 
-def is_exported(networks: Mapping[str, Any], step: int, out: Path) -> bool:
-    """Whether the files in `out` are those of a checkpoint after `step` steps."""
-    paths = [out / f"{name}.safetensors" for name in networks]
+def is_exported(checkpoint: Path, networks: Mapping[str, Any], step: int, out: Path) -> bool:
+    """Whether all files that `export` writes are in `out`, and of a checkpoint after `step` steps."""
+    shards = Shards(checkpoint)
+    paths = [out / f"{stem}.safetensors" for name in networks for stem, _ in network_files(shards, name)]
     return all(path.is_file() and read_header(path).get("step") == step for path in paths)
+
+
+def remove_unfinished(out: Path) -> None:
+    """Remove what an export that was killed has left half-written."""
+    for path in out.glob(".*.safetensors.*"):
+        path.unlink()

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from train.checkpoints.export import export, is_exported
+from train.checkpoints.export import export, is_exported, remove_unfinished
 from train.checkpoints.folders import LATEST, CheckpointError, Checkpoints, damage, step_of
 from train.parallel.ranks import gather
 from train.state import TrainingState, read_state
@@ -49,8 +49,9 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
 
 def export_again(resumed: Resumed, out: Path) -> None:
     """Export the networks if a run was killed between its checkpoint and that; on the first rank."""
+    remove_unfinished(out)
     state, step = read_state(resumed.path), step_of(resumed.path)
-    if state["exports"] and not is_exported(state["networks"], step, out):
+    if state["exports"] and not is_exported(resumed.path, state["networks"], step, out):
         export(resumed.path, state["networks"], step, out)
 
 
