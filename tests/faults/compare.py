@@ -2,21 +2,24 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
-COMPARED = ("checkpoints", "samples", "weights")
+COMPARED = ("checkpoints", "samples", "weights", "text_encoder")
 OF_TIME = ("samples_per_second", "data_wait_share", "checkpoint_pause_s", "checkpoint_save_s")
 OWN = ("run_id",)
 MANIFEST = "manifest.json"
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """A line per file that is not the same: weights, averages, optimizers, positions, counters,
-    sheets, reports. Files that only one of the runs left behind differ too."""
+    """A line per file that differs: weights, averages, optimizers, positions, counters, sheets, reports.
+
+    Files that only one of the runs left behind differ too, but for checkpoints before the newest.
+    """
     files, others = _files(one), _files(other)
     found = [f"{name}: only in {one if name in files else other}" for name in sorted(files ^ others)]
     for name in sorted(files & others):
@@ -30,8 +33,11 @@ def _told(name: str, unequal: list[str]) -> list[str]:
 
 
 def _files(run: Path) -> set[str]:
-    paths = (path for folder in COMPARED for path in (run / folder).rglob("*"))
-    return {str(path.relative_to(run)) for path in paths if path.is_file()}
+    newest = (run / "checkpoints" / "latest").read_text()
+    paths = [path for folder in COMPARED for path in (run / folder).rglob("*") if path.is_file()]
+    names = {str(path.relative_to(run)) for path in paths}
+    older = [name for name in names if re.match(r"checkpoints/step_\d+/", name) and newest not in name]
+    return names - set(older)
 
 
 def _compare(one: Path, other: Path) -> list[str]:
@@ -41,8 +47,6 @@ def _compare(one: Path, other: Path) -> list[str]:
         return unequal(_safetensors(one), _safetensors(other))
     if one.suffix == ".json":
         return unequal(json.loads(one.read_text()), json.loads(other.read_text()))
-    if one.suffix == ".pt":
-        return unequal(*(torch.load(path, weights_only=True) for path in (one, other)))
     return [] if one.read_bytes() == other.read_bytes() else ["other bytes"]
 
 

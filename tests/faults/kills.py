@@ -8,9 +8,13 @@ In the end weights, averages, optimizers, data position, counters, sample sheets
 of a run that was left alone, bit for bit. Prints a table of where the kills fell; status 1 if any differed.
 """
 
+import os
+
+# Threads do not live through a fork; torch and tokenizers would start some.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+
 import argparse
 import itertools
-import os
 import sys
 import tempfile
 import time
@@ -21,9 +25,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
+
 from tests.faults.cases import STYLES, settings, write_material
 from tests.faults.compare import differences
-from tests.faults.lives import DEADLINE_S, Kill, Life, fork, start
+from tests.faults.lives import DEADLINE_S, Kill, Life, start
+from train.config import config_from_plain
+from train.recipes import make_recipe
 
 LONGEST_LIFE_S = 300.0
 MOST_LIVES = 12  # of one run; then it is left alone until it is done
@@ -69,11 +77,12 @@ class Found:
 class Harness:
     """Runs cases below a folder."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, recipes: Sequence[str]) -> None:
         self.folder, self.random, self.found = folder, Random(seed), Found()
         self.material = folder / "material"
-        child = fork(lambda: _ended(write_material(self.material)))  # drawing pictures starts threads
-        assert os.waitpid(child, 0)[1] == 0
+        write_material(self.material)
+        for recipe in recipes:
+            warm_up(settings(recipe, folder / "warm", self.material))
         self.references: dict[Case, Reference] = {}
         self.numbers = itertools.count()
 
@@ -139,8 +148,11 @@ class Harness:
         return Kill(after_s=self.random.uniform(0, reference.seconds), rank=rank)
 
 
-def _ended(result: object) -> None:
-    """Nothing is left to do."""
+def warm_up(plain: dict[str, Any]) -> None:
+    """Let this process do once what takes long the first time in every process that is forked from it."""
+    recipe = make_recipe(config_from_plain(plain))
+    recipe.build(torch.device("cpu"))
+    recipe.export(Path(plain["run"]["dir"]))
 
 
 def phase(life: Life, kill: Kill, run: Path) -> str:
@@ -180,9 +192,10 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        harness = Harness(asked.folder or Path(temporary), asked.seed)
+        recipes = asked.recipe.split(",")
+        harness = Harness(asked.folder or Path(temporary), asked.seed, recipes)
         sizes = [int(size) for size in asked.processes.split(",")]
-        for case in cases(asked.recipe.split(","), sizes):
+        for case in cases(recipes, sizes):
             harness.trial(case, asked.kills - harness.found.kills)
             if harness.found.kills >= asked.kills:
                 break
