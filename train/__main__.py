@@ -96,7 +96,7 @@ def attempt(settings: DictConfig) -> int:
             train(session, stop)
     except Mistake as error:
         return say(error, MISTAKE)
-    except (DivergedError, CheckpointError) as error:
+    except (DivergedError, CheckpointError, OSError) as error:  # the last: a full disk, a share that is gone
         return say(error, FAILURE)
     return 0
 

@@ -59,9 +59,15 @@ class Session:
         finally:
             self.saver.close()
             if self.world.is_first:
-                self.record.end(facts)
+                self._record(facts)
                 self.trackers.close()
                 self.progress.close()
+
+    def _record(self, facts: dict[str, Any]) -> None:
+        try:
+            self.record.end(facts)
+        except OSError as error:  # a full disk, most likely: what ended the run is to be heard of
+            self.progress.note(f"how the run ended was not noted: {error}")
 
 
 def make_session(config: Config, recipe: Recipe, world: World) -> Session:

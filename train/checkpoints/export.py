@@ -39,7 +39,10 @@ def is_exported(checkpoint: Path, networks: Mapping[str, Any], step: int, out: P
     """Whether all files that `export` writes are in `out`, and of a checkpoint after `step` steps."""
     shards = Shards(checkpoint)
     paths = [out / f"{stem}.safetensors" for name in networks for stem, _ in network_files(shards, name)]
-    return all(path.is_file() and read_header(path).get("step") == step for path in paths)
+    try:
+        return all(path.is_file() and read_header(path).get("step") == step for path in paths)
+    except ValueError:  # the machine lost its power before the file was on its disk
+        return False
 
 
 def remove_unfinished(out: Path) -> None:

@@ -16,6 +16,7 @@ from train.parallel.agreement import all_of, decide
 from train.state import TrainingState, rank_stem, read_state
 
 CLOSE_S = 30.0  # how long a run that ends with an error waits for a save that is under way
+REMEDY = "make room and start the same command again"
 _numbers = count()  # of saves in this process, the same on all ranks
 
 
@@ -131,15 +132,15 @@ class Saver:
         except Exception as error:  # raised again on all ranks, by the thread that trains
             self.checkpoints.discard(step)
             good = self.checkpoints.usable()
-            rest = f"the last good one is {good[0].name}" if good else "there is none yet"
-            return f"{self._what(step)}: not written: {error}; {rest}"
+            rest = f"the last good one is {good[0].name}" if good else "there is no good one yet"
+            return f"{self._what(step)}: not written: {error}; {rest}; {REMEDY}"
         return self._export(path, step) if exports else ""
 
     def _export(self, path: Path, step: int) -> str:
         try:
             export(path, read_state(path)["networks"], step, self.weights)
         except Exception as error:  # as above
-            return f"{self.weights}: not exported from {path.name}, which is whole: {error}"
+            return f"{self.weights}: not exported from {path.name}, which is whole: {error}; {REMEDY}"
         return ""
 
     def _what(self, step: int) -> str:
