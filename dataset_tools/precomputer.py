@@ -118,7 +118,7 @@ class Precomputer:
         note = Note(source, info, list(skipped))
         write_whole(self._note_path(shard), json.dumps(note._asdict() | {"info": info._asdict()}) + "\n")
         speed = count / max(time.monotonic() - began, 1e-9)
-        return f"{_name(shard)}: {count} samples{_told(note.skipped)}, {speed:.0f} samples/s"
+        return f"{_name(shard)}: {count} samples{_told(note.skipped)}, {speed:.1f} samples/s"
 
     def _note(self, shard: str) -> Note | None:
         """The note of a shard that is as this run would make it; None when it is to be made."""
