@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from dataset_tools.cache import CacheError
 from dataset_tools.course import Order, Share, Source
 from dataset_tools.data_config import DataConfig
 from dataset_tools.decode import decode
@@ -51,7 +52,8 @@ class Item(NamedTuple):
     batch: Batch | None
     snapshot: dict[str, Any] | None
     skipped: list[Skipped]
-    error: str = ""
+    error: str = ""  # what makes the data unusable
+    failure: str = ""  # what makes reading impossible
 
 
 Row = dict[str, Tensor]
@@ -93,7 +95,7 @@ class WorkerDataset(IterableDataset):
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         skipped: list[Skipped] = []
-        reader = ShardReader(self.config.cache_dir, self.config.cache_gb)
+        reader = ShardReader(self.config.cache_dir, self.config.cache_gb, self.config.allow_commands)
         indexer = ShardIndexer(self.config, self.seed, reader, skipped.append, self.latents)
         if self.by_samples:
             lane, turn, stride = 0, worker, num_workers
@@ -118,7 +120,9 @@ class WorkerDataset(IterableDataset):
                 yield Item(lane, number, walker.epoch, batch, snapshot, skipped[:])
                 skipped.clear()
         except ValueError as error:
-            yield Item(lane, -1, walker.epoch, None, None, skipped[:], str(error))
+            yield Item(lane, -1, walker.epoch, None, None, skipped[:], error=str(error))
+        except CacheError as error:
+            yield Item(lane, -1, walker.epoch, None, None, skipped[:], failure=str(error))
         finally:
             reader.close()
 

@@ -93,14 +93,15 @@ class Course:
     def _read_block(self, shards: list[str]) -> tuple[list[SampleRef], int]:
         """The samples that are mixed now, in their order, and the number of the shard after them."""
         refs: list[SampleRef] = []
-        end = self.block
+        end = asked = self.block
         while end < len(shards) and (end == self.block or len(refs) < self.order.shuffle):
             refs.extend(self._read(shards[end], end))
             end += 1
-            num_missing = self.order.shuffle - len(refs)
+            num_missing = max(self.order.shuffle - len(refs), 0)
             num_shards = -(-num_missing * (end - self.block) // max(len(refs), 1))  # if all are like these
-            self.indexer.reader.prefetch(shards[end : end + max(num_shards, 0)])
-        self.indexer.reader.prefetch(shards[end : 2 * end - self.block])  # about what comes next
+            self.indexer.reader.prefetch(shards[max(end, asked) : end + num_shards])
+            asked = max(asked, end + num_shards)
+        self.indexer.reader.prefetch(shards[max(end, asked) : 2 * end - self.block])  # about what comes next
         if self.order.shuffle:
             self._rng(self.share.number if self.order.resample else "", self.block).shuffle(refs)
         return [ref._replace(source=self.source.name) for ref in refs] if self.source.name else refs, end

@@ -53,6 +53,7 @@ class DataConfig:
     prefetch: int = 4
     cache_dir: str | None = None
     cache_gb: float = 100.0
+    allow_commands: bool = False
 
     def check(self) -> None:
         """Raise ValueError, in one line that names the key, for a value that cannot be used."""

@@ -14,20 +14,27 @@ import fsspec
 PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
-def expand(shards: str | Sequence[str], key: str = "data.shards") -> list[str]:
+COMMAND = "pipe:"
+"""What the address of a command begins with; its output is the shard."""
+
+
+def expand(shards: str | Sequence[str], key: str = "data.shards", allow_commands: bool = False) -> list[str]:
     """The paths and URLs of all shards, in the order named, sorted within a folder or glob, none twice.
 
     key: of the config that names them, for messages.
 
     An entry is a local file, folder or glob, an http(s)://, s3:// or other fsspec URL of a shard or folder,
-    any of them with braces: part-{000..123}.tar, {a,b}/*.tar. A remote folder is read from its index.json
-    (which `pack` writes) or, without one, by listing it.
+    or with allow_commands a pipe:COMMAND whose output is a shard; any of them with braces: {a,b}/*.tar,
+    part-{000..123}.tar. A remote folder is read from its index.json (which `pack` writes) or, without one, by
+    listing it.
     Raises FileNotFoundError when an entry matches nothing or only local files that do not exist, ValueError
     for an entry that cannot be read as one of these.
     """
     found: dict[str, None] = {}
     try:
         for entry in [shards] if isinstance(shards, str) else shards:
+            if entry.startswith(COMMAND) and not allow_commands:
+                raise ValueError(f"{entry}: commands are run with data.allow_commands=true only")
             found.update(dict.fromkeys(_expand_entry(entry)))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{key}: {error}") from error
@@ -39,8 +46,8 @@ def expand(shards: str | Sequence[str], key: str = "data.shards") -> list[str]:
 
 
 def is_remote(name: str) -> bool:
-    """Whether the name is a URL rather than a path of this machine."""
-    return "://" in name
+    """Whether the name is a URL or a command rather than a path of this machine."""
+    return "://" in name or name.startswith(COMMAND)
 
 
 def expand_braces(text: str) -> list[str]:
@@ -76,8 +83,8 @@ def _expand_entry(entry: str) -> list[str]:
 
 def _expand_one(name: str) -> list[str]:
     """The shards that one entry without braces stands for; a file is not looked for here."""
-    if name.startswith("pipe:"):
-        raise ValueError(f"{name}: commands are not run; name the file or URL itself")
+    if name.startswith(COMMAND):
+        return [name]
     name = name.removeprefix("file://")
     if is_remote(name):
         return _expand_remote(name)

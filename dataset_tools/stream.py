@@ -185,6 +185,8 @@ class Stream:
         """Note what an item says. Raises ValueError when the data set turns out to be unusable."""
         for skipped in item.skipped:
             self.left_out.note(skipped)
+        if item.failure:
+            raise OSError(item.failure)
         if item.error:
             raise ValueError(f"data.{self._key}: {item.error}: {self.left_out}")
         snapshot = item.snapshot or self._lanes[item.lane].snapshot
@@ -228,7 +230,7 @@ def _sources(config: DataConfig) -> list[Source]:
     """The shards of every source. Raises FileNotFoundError or ValueError for those that cannot be listed."""
     key = "data.sources" if config.sources else "data.shards"
     return [
-        Source(expand(each.shards, key), each.name, each.weight, str(each.shards))
+        Source(expand(each.shards, key, config.allow_commands), each.name, each.weight, str(each.shards))
         for each in config.named_sources()
     ]
 

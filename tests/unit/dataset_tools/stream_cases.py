@@ -1,7 +1,9 @@
 """Small settings of the stream, and what a test wants to know of it."""
 
 import itertools
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +34,11 @@ def take(stream: Iterable[Batch], number: int) -> list[Batch]:
 def keys_of(batches: Iterable[Batch]) -> list[list[str]]:
     """The keys of each batch."""
     return [batch["keys"] for batch in batches]
+
+
+def soon(is_so: Callable[[], object]) -> bool:
+    """Whether something becomes true within ten seconds."""
+    deadline, wait = time.monotonic() + 10, threading.Event()
+    while not is_so() and time.monotonic() < deadline:
+        wait.wait(0.01)
+    return bool(is_so())

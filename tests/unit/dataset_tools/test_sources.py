@@ -14,11 +14,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dataset_tools import fetch, sources
+from dataset_tools import cache, sources
 from dataset_tools.data_config import DataConfig
 from dataset_tools.fetch import ShardReader
 from dataset_tools.sources import expand, expand_braces
 from dataset_tools.stream import Stream
+from tests.unit.dataset_tools.stream_cases import soon
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -125,7 +126,7 @@ def test_what_matches_nothing_is_named(tmp_path, monkeypatch, entry):
 def test_what_cannot_be_read_is_refused():
     with pytest.raises(ValueError, match="empty"):
         expand([])
-    with pytest.raises(ValueError, match="commands are not run"):
+    with pytest.raises(ValueError, match=r"data\.shards: pipe:cat a\.tar: .* data\.allow_commands=true only"):
         expand("pipe:cat a.tar")
     with pytest.raises(ValueError, match="data.shards: nope://a.tar: Protocol not known"):
         expand("nope://a.tar")
@@ -189,16 +190,14 @@ def test_a_connection_that_stays_broken_and_a_404_are_skipped_and_named(
     messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert sum("000001.tar: not found" in message for message in messages) == 1
     assert sum("000002.tar" in message and "(4 attempts)" in message for message in messages) == 1
-    assert not list((tmp_path / "cache").glob("*.part"))
+    assert soon(lambda: not list((tmp_path / "cache").glob("*.part")))  # a fetch ahead may still be at it
 
 
 def test_the_next_shards_are_fetched_while_the_first_are_read(make_shards, server, tmp_path):
     make_shards([4, 4, 4, 4])
     url = f"{server[0]}/shards/{{000000..000003}}.tar"
     keys_of(Stream(config(url, tmp_path, shuffle=0)), 1)
-    deadline = time.monotonic() + 5
-    while not server[1]["000001.tar"] and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert soon(lambda: server[1]["000001.tar"])
     assert {name for name in server[1] if name.endswith(".tar")} == {"000000.tar", "000001.tar"}
 
 
@@ -207,7 +206,9 @@ def test_a_server_that_is_down_is_given_up_soon(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "sleep", waits.append)
     with pytest.raises(ValueError, match="nothing usable in .*: left out: 50 unreachable"):
         keys_of(Stream(config("http://127.0.0.1:9/{00..49}.tar", tmp_path)), 1)
-    assert waits == [0.5, 1.0, 2.0]  # for the first shard only
+    assert len(waits) == 3  # for the first shard only
+    for wait, expected in zip(waits, (0.5, 1.0, 2.0), strict=True):
+        assert 0.5 * expected <= wait <= 1.5 * expected
 
 
 def test_a_server_that_is_not_there_ends_with_one_line(tmp_path, monkeypatch):
@@ -262,7 +263,7 @@ def test_a_download_that_another_process_left_is_taken_over(memory, tmp_path, mo
     assert ShardReader(tmp_path).read("memory://a.tar", 0, 7) == b"content"
     finish.join()
     os.rename(copy, part)
-    monkeypatch.setattr(fetch, "STALE_S", -1.0)  # the other process is dead
+    monkeypatch.setattr(cache, "STALE_S", -1.0)  # the other process is dead
     assert ShardReader(tmp_path).read("memory://a.tar", 0, 7) == b"CONTENT"
 
 
