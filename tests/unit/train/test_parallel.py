@@ -6,11 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+import modules
+from modules.adapters.lora import LoRA
 from modules.processes import Place, first_node, place
 from modules.schema import ConfigError
+from tests.integration.recipe_cases import STAGE_C
 from train.config import ParallelConfig
 from train.parallel.averaging import split
 from train.parallel.batchnorm import SynchronisedBatchNorm2d, synchronise_batchnorm
+from train.parallel.fsdp import product_weights
+from train.parallel.mesh import shard_size
 from train.parallel.preparation import prepare
 from train.parallel.ranks import gather
 from train.parallel.shards import assign, full, gradient_norm, local
@@ -165,6 +170,39 @@ def test_every_block_is_compiled_and_may_be_recomputed(monkeypatch, recompute) -
     network(torch.randn(3, 4)).sum().backward()
     first, second = network.blocks
     assert calls == [first, second] + [second, first] * recompute
+
+
+@pytest.mark.parametrize(("places", "size"), [([0], 1), ([0, 1, 2, 0, 1, 2], 3), ([0, 0, 0], 1)])
+def test_by_default_the_processes_of_a_machine_share_one_copy(monkeypatch, places, size) -> None:
+    monkeypatch.setattr("train.parallel.mesh.gather", lambda place: places)
+    world = World(0, len(places), torch.device("cpu"))
+    assert shard_size(ParallelConfig(mode="hsdp"), world) == size
+    assert shard_size(ParallelConfig(mode="fsdp"), world) == len(places)
+
+
+@pytest.mark.parametrize("places", [[0, 1, 2, 0], [0, 0, 1, 1]])
+def test_unequal_or_mixed_machines_need_a_number(monkeypatch, places) -> None:
+    monkeypatch.setattr("train.parallel.mesh.gather", lambda place: places)
+    world = World(0, len(places), torch.device("cpu"))
+    with pytest.raises(ConfigError, match=r"parallel\.shard_size: expected a number, for the machines"):
+        shard_size(ParallelConfig(mode="hsdp"), world)
+    assert shard_size(ParallelConfig(mode="hsdp", shard_size=2), world) == 2
+
+
+def test_what_enters_a_product_alone_is_gathered_in_bf16() -> None:
+    """Biases, norms, gates and embeddings stay as they are, and so do a LoRA's layers and frozen bf16."""
+    network: nn.Module = modules.build("stage_c", STAGE_C)
+    lora = LoRA.create(network, {"*.to_q": 2})
+    lora.attach(network)
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    found = {names[id(parameter)].rsplit(".", 1)[-1] for parameter in product_weights(network)}
+    assert found == {"weight", "in_proj_weight"}
+    chosen = {id(parameter) for parameter in product_weights(network)}
+    assert not chosen & {id(parameter) for parameter in lora.parameters()}
+    left = [p for p in network.parameters() if id(p) not in chosen]
+    assert sum(p.numel() for p in left) < 0.1 * sum(p.numel() for p in network.parameters())
+    assert not list(product_weights(nn.Embedding(4, 4))) and not list(product_weights(nn.LayerNorm(4)))
+    assert not list(product_weights(network.bfloat16()))
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_together() -> None:

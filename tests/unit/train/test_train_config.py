@@ -38,6 +38,16 @@ def test_groups_that_are_not_given_have_their_defaults() -> None:
         ({"optim": {"schedule": "cosine", "warmup_steps": 100}}, r"optim\.warmup_steps: .* less than"),
         ({"optim": {"name": "adamw8bit"}, "parallel": {"mode": "fsdp"}}, r"adamw8bit cannot work"),
         (
+            {"optim": {"name": "adamw8bit"}, "parallel": {"mode": "hsdp"}},
+            r"adamw8bit cannot .* parallel=hsdp",
+        ),
+        (
+            {"parallel": {"mode": "fsdp", "shard_size": 4}},
+            r"parallel\.shard_size: found 4, .* parallel=hsdp$",
+        ),
+        ({"parallel": {"mode": "hsdp", "shard_size": 0}}, r"parallel\.shard_size: expected at least 1"),
+        ({"parallel": {"mode": "ddp", "shard_frozen": True}}, r"parallel\.shard_frozen: found true, but"),
+        (
             {"optim": {"players": {"d": {"lrr": 1.0}}}},
             r"optim\.players\.d\.lrr: unknown key; did you mean 'lr'",
         ),

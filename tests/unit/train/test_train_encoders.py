@@ -46,6 +46,15 @@ def test_no_picture_kept_and_no_encoder_are_no_condition() -> None:
     assert embedded(made(image=None), torch.rand(3, 3, 8, 8), 1.0) is None
 
 
+def test_an_encoder_that_others_hold_parts_of_runs_even_when_no_picture_is_kept(monkeypatch) -> None:
+    """Otherwise ranks that keep some would wait for this one's part for ever."""
+    encoders, seen = made(), []
+    encoders.encoders["image_encoder"].register_forward_hook(lambda _, inputs, output: seen.append(inputs[0]))
+    assert embedded(encoders, torch.rand(3, 3, 8, 8), 0.0) is None and not seen
+    monkeypatch.setattr("train.encoders.is_sharded", lambda network: True)
+    assert embedded(encoders, torch.rand(3, 3, 8, 8), 0.0) is None and len(seen) == 1
+
+
 def test_the_choice_does_not_depend_on_the_rest_of_the_batch() -> None:
     encoders, images = made(), torch.rand(8, 3, 8, 8)
     whole = embedded(encoders, images, 0.5)
