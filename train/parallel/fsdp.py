@@ -34,6 +34,8 @@ def share_out_frozen(network: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def _share_out(network: nn.Module, **settings: Any) -> None:
+    # Shards cannot be kernels in channels-last order; pictures in that order are enough for convolutions.
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for module in (*network.shard_units(), network):  # type: ignore[operator]
         module.register_forward_hook(_own_output)
         fully_shard(module, **settings)
