@@ -6,14 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from modules.processes import place
 from tests.integration.conftest import ColourRecipe
-from train.config import config_from_plain
-from train.loop import Summary, run
+from train.config import Config, config_from_plain
+from train.loop import DivergedError, Summary, run
 from train.parallel.ranks import gather
 from train.parallel.shards import full, reshard
 from train.parallel.world import leave
@@ -39,6 +40,15 @@ def run_all(configs: Path) -> None:
         config = config_from_plain(settings)
         recipe: Recipe = UnluckyRecipe() if unlucky else make_recipe(config)
         check_all_ranks_say(recipe, run(config, recipe))
+        if unlucky:
+            check_all_stop(config)
+
+
+def check_all_stop(config: Config) -> None:
+    """Where one rank's loss is to end the run, every rank ends in the same step."""
+    stopped = replace(config.run, dir=f"{config.run.dir}_stopped", max_nonfinite=1)
+    with pytest.raises(DivergedError, match="^step 2: "):
+        run(replace(config, run=stopped), UnluckyRecipe())
 
 
 def check_all_ranks_say(recipe: Recipe, summary: Summary) -> None:
