@@ -119,6 +119,8 @@ class WorkerDataset(IterableDataset):
                 sent = walker.place()
                 yield Item(lane, number, walker.epoch, batch, snapshot, skipped[:])
                 skipped.clear()
+            if skipped:  # behind the last batch
+                yield Item(lane, walker.num_batches - 1, walker.epoch, None, None, skipped[:])
         except ValueError as error:
             yield Item(lane, -1, walker.epoch, None, None, skipped[:], error=str(error))
         except CacheError as error:

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import math
+import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -19,6 +22,7 @@ from dataset_tools.stream import Stream
 from dataset_tools.survey import survey_shard
 from tests.hostile.broken_data import BROKEN, SOUND, member, png, sample, tar_bytes, write_shards
 
+ROOT = Path(__file__).parents[2]
 WAYS = [
     pytest.param(kind, way, id=f"{kind}{n}") for kind, ways in BROKEN.items() for n, way in enumerate(ways)
 ]
@@ -42,7 +46,7 @@ def short_gap(monkeypatch):
 def test_every_kind_is_tried_and_explained_to_users(broken_data):
     _, counts, _ = broken_data
     assert set(counts) == set(Kind) - {Kind.FILTERED, Kind.HIDDEN}
-    table = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    table = (ROOT / "docs/data.md").read_text()
     for kind in Kind:
         assert f"| `{kind.value}` | {kind.meaning} |" in table
 
@@ -160,3 +164,38 @@ def test_headers_and_chains_without_end_are_given_up(tmp_path):
         shard.write_bytes(tar_bytes([*members, *sample("after", SOUND["jpeg"]())]))
         survey = survey_shard(str(shard))
         assert survey.broken and survey.broken[0].kind == "damaged"
+
+
+def test_a_training_on_broken_data_finishes_and_its_record_counts_them(tmp_path):
+    """Two ranks with two workers each; 30 % of what there is cannot be used."""
+    counts, good = write_shards(tmp_path / "data", num_good=130)
+    assert sum(counts.values()) >= 0.3 * (sum(counts.values()) + len(good))
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "train",
+    ]
+    settings = {
+        "experiment": "tiny/stage_a",
+        "parallel": "ddp",
+        "data.shards": tmp_path / "data",
+        "data.epochs": 1,
+        "data.missing_caption": "skip",
+        "data.batch_size": 4,
+        "data.num_workers": 2,
+        "data.image_size_px": 32,
+        "run.num_steps": 1000,
+        "run.sample_every": 0,
+        "run.device": "cpu",
+        "run.dir": tmp_path / "run",
+    }
+    command = [*launch, *(f"{key}={value}" for key, value in settings.items())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (start,) = json.loads((tmp_path / "run/run.json").read_text())["starts"]
+    assert start["left_out"] == counts
+    assert math.isfinite(start["loss"]) and start["step"] * 8 >= len(good)
