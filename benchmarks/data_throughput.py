@@ -4,10 +4,10 @@ python -m benchmarks.data_throughput [--px 512 768 1024] [--pictures 48] [--roun
 
 Pictures are photographs (of scikit-image, with a little noise, which enlarging them took away) in 4:3, stored
 as JPEG of quality 90, --larger times as high as they are trained. Stages: list (find the samples of a shard,
-read texts), read (the bytes of pictures), decode, resize (and crop). `stream` is all of it as training gets it,
-in one process; `webdataset` reads the same shards, decodes with Pillow, resizes and crops to the same size, and
-forms the same batches. They take turns, best of the rounds, in seconds of this process's own time on one core:
-so other work on the machine counts little.
+read texts), read (the bytes of pictures), decode, resize (and crop). `stream` is all of it as training gets
+it, in one process; `webdataset` reads the same shards, decodes with Pillow, resizes and crops to the same
+size, and forms the same batches. They take turns, best of the rounds, in seconds of this process's own time
+on one core: so other work on the machine counts little.
 """
 
 import argparse
