@@ -22,7 +22,7 @@ from tests.integration.recipe_cases import (
 PER_SHARD, SIZE_PX = (10, 10), 32
 STYLES: dict[str, dict[str, int]] = {
     # Steps make up most of the time; saves, sheets and reports fall on different steps.
-    "even": {"num_steps": 10, "save_every": 3, "sample_every": 5, "log_every": 4},
+    "even": {"num_steps": 8, "save_every": 3, "sample_every": 5, "log_every": 4},
     # Saves, renames, sheets and the first step do.
     "busy": {"num_steps": 4, "save_every": 1, "sample_every": 1, "log_every": 1},
 }

@@ -9,6 +9,7 @@ of a run that was left alone, bit for bit. Prints a table of where the kills fel
 """
 
 import os
+import signal
 
 # Threads do not live through a fork; torch and tokenizers would start some.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
@@ -105,10 +106,15 @@ class Harness:
         """One start of a run, to its end or its death."""
         life = start(self.settings(case, run), case.size, run.with_suffix(".log"), kill)
         if kill.after_s is not None and not life.wait(kill.after_s):
-            life.kill(range(case.size) if kill.rank is None else range(kill.rank, kill.rank + 1))
+            # Before the ranks have met none can miss another: what started them kills all, as torchrun does.
+            has_met = all(board.phase != "starting" for board in life.boards)
+            alone = kill.rank if has_met else None
+            life.kill(range(case.size) if alone is None else range(alone, alone + 1))
         killed = time.monotonic()
         is_over = life.wait(LONGEST_LIFE_S if kill.after_s is None else DEADLINE_S)
         if not is_over:
+            life.kill(range(case.size), signal.SIGUSR2)  # into the log
+            life.wait(1.0)
             life.kill(range(case.size))
             life.wait(DEADLINE_S)
             self.found.problems.append(f"{case}: processes did not end:\n{tail(life.log)}")
@@ -130,14 +136,14 @@ class Harness:
             if -9 in life.statuses.values():
                 died.append(phase(life, kill, run))
         if any(life.statuses.values()):
-            self.found.problems.append(f"{case}, killed in {died}: cannot go on:\n{tail(life.log)}")
+            unequal = [f"cannot go on:\n{tail(life.log)}"]
         else:
             unequal = differences(reference.run, run)
-            self.found.problems += [f"{case}, killed in {died}: {line}" for line in unequal]
+        self.found.problems += [f"{case}, killed in {died}: {line}" for line in unequal]
         self.found.runs += 1
         self.found.phases.update(died)
-        verdict = "as uninterrupted" if not self.found.problems else f"{len(self.found.problems)} PROBLEMS"
-        print(f"{self.found.kills} kills  {case}: {len(died)} kills, {verdict}", flush=True)
+        told = f"{self.found.kills} kills  {case}: {len(died)} kills:"
+        print(told, *unequal or ["as uninterrupted"], flush=True)
 
     def draw(self, case: Case, reference: Reference) -> Kill:
         """When and whom to kill next."""
@@ -165,7 +171,7 @@ def phase(life: Life, kill: Kill, run: Path) -> str:
 
 def tail(log: Path) -> str:
     """The last lines of a log."""
-    return "\n".join(log.read_text().splitlines()[-15:]) if log.exists() else "(no log)"
+    return "\n".join(log.read_text().splitlines()[-40:]) if log.exists() else "(no log)"
 
 
 def cases(recipes: Sequence[str], sizes: Sequence[int]) -> Iterator[Case]:

@@ -1,5 +1,6 @@
 """Real processes of a run, forked from one that has imported everything, and their deaths."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from tests.faults.watch import Board, watch_files, watch_session
 from train.config import config_from_plain
 from train.interrupts import stop_requests
 from train.loop import train
-from train.parallel.world import join, leave
+from train.parallel.world import conduct, join
 from train.recipes import make_recipe
 from train.session import make_session
 
@@ -57,11 +58,11 @@ class Life:
                     self.statuses[rank] = os.waitstatus_to_exitcode(status)
         return len(self.statuses) == self.size
 
-    def kill(self, ranks: range) -> None:
-        """SIGKILL to ranks that live, and to their data workers."""
+    def kill(self, ranks: range, number: int = signal.SIGKILL) -> None:
+        """A signal to ranks that live, and to their data workers."""
         for rank in ranks:
             if rank not in self.statuses:
-                os.killpg(self.pids[rank], signal.SIGKILL)
+                os.killpg(self.pids[rank], number)
 
     def close(self) -> None:
         """After all have ended."""
@@ -119,15 +120,22 @@ def live(settings: dict[str, Any], rank: int, life: Life, port: int | None, kill
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(life.size)}
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
         os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    faulthandler.register(signal.SIGUSR2)  # says where each thread is
     board = life.boards[rank]
     watch_files(board, Path(settings["run"]["dir"]), kill.operation if rank == 0 else None)
-    config = config_from_plain(settings)
-    session = make_session(config, make_recipe(config), join("cpu"))
-    watch_session(board, session)
-    with stop_requests() as stop:
-        train(session, stop)
-    board.note("ending")
-    leave(0)
+
+    def main() -> int:
+        config = config_from_plain(settings)
+        world = join(config.run.device, config.parallel)
+        board.note("building")
+        session = make_session(config, make_recipe(config), world)
+        watch_session(board, session)
+        with stop_requests() as stop:
+            train(session, stop)
+        board.note("ending")
+        return 0
+
+    conduct(main)
 
 
 def open_store() -> tuple[int, int]:

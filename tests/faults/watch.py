@@ -12,7 +12,7 @@ from typing import Any
 from train.hooks import Hook, StepDone
 from train.session import Session
 
-PHASES = ("starting", "first step", "step", "report", "sheet", "save", "ending")
+PHASES = ("starting", "building", "first step", "step", "report", "sheet", "save", "ending")
 OPERATIONS = {"os.rename": "rename", "os.remove": "remove", "os.rmdir": "remove", "os.mkdir": "mkdir",
               "os.link": "link", "open": "open"}  # fmt: skip
 NAMES = {"Report": "report", "Sheets": "sheet", "Save": "save"}

@@ -70,10 +70,10 @@ class Heartbeat:
 
         Returns False if a rank failed meanwhile.
         """
+        everyone = [f"{LEFT}/{rank}" for rank in range(self.size)]
         with suppress(RuntimeError):
-            self.store.set(f"{LEFT}/{self.rank}", "")
-            self.store.add(LEFT, 1)
-            while self.rank == 0 and self.store.add(LEFT, 0) < self.size and not self.is_known.wait(0.05):
+            self.store.set(everyone[self.rank], "")
+            while self.rank == 0 and not self.store.check(everyone) and not self.is_known.wait(0.05):
                 pass
         self.has_left.set()
         return not self.is_known.is_set()
