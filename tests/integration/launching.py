@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,20 @@ def environment(**changes: str) -> dict[str, str]:
     own = {"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
     shared = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TORCH_CPP_LOG_LEVEL": "ERROR"}
     return {**kept, **own, **shared, **changes}
+
+
+def launched(command: list[str], timeout_s: float) -> subprocess.CompletedProcess:
+    """Run a launcher to its end; one that takes too long ends with the processes that it started."""
+    started = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        out, err = started.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        started.terminate()  # torchrun hands it on, and kills those who do not end
+        out, err = started.communicate()
+        raise AssertionError(f"took more than {timeout_s:g} s: {out}{err}") from None
+    return subprocess.CompletedProcess(command, started.returncode, out, err)
 
 
 def fork(main: Callable[[], int], words: Path, place: tuple[int, int, int] | None = None) -> int:

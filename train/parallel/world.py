@@ -18,6 +18,7 @@ from train.config import ParallelConfig
 from train.interrupts import stop_requests
 from train.parallel.heartbeat import FAILURE, Heartbeat
 from train.parallel.interface import choose_interface
+from train.parallel.meeting import fresh
 
 INTERRUPTED = 130  # exit status, after a second Ctrl-C
 
@@ -61,7 +62,8 @@ def _meet(rank: int, size: int, backend: str, config: ParallelConfig) -> None:
     global _heartbeat
     timeout = timedelta(seconds=config.timeout_s)
     choose_interface(os.environ["MASTER_ADDR"])
-    store, _, _ = next(dist.rendezvous(f"env://?rank={rank}&world_size={size}", timeout=timeout))
+    found, _, _ = next(dist.rendezvous(f"env://?rank={rank}&world_size={size}", timeout=timeout))
+    store = fresh(found, rank, size, config.timeout_s)
     group = dist.PrefixStore("group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout)
     atexit.register(dist.destroy_process_group)

@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import torch.distributed as dist
 
 from train.parallel.heartbeat import speaks_of_others
 from train.parallel.interface import choose_interface, interface_of, own_address
+from train.parallel.meeting import fresh
 from train.parallel.process import Process
 
 
@@ -64,3 +67,25 @@ def test_the_interface_is_the_one_that_leads_to_the_meeting_point(monkeypatch: p
     monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     choose_interface("127.0.0.1")
     assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+
+
+def test_every_start_has_a_part_of_the_store_for_itself() -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("knock/2", "of a rank that is dead")
+    with ThreadPoolExecutor(3) as ranks:
+        for start in range(3):
+            parts = list(ranks.map(lambda rank: fresh(store.clone(), rank, 3, 30.0), range(3)))
+            assert not parts[0].check(["left"]), "what an earlier start left"
+            parts[1].set("left", f"by start {start}")
+            assert {part.get("left") for part in parts} == {f"by start {start}".encode()}
+
+
+def test_ranks_that_do_not_come_are_named() -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with pytest.raises(
+        TimeoutError, match=r"parallel\.timeout_s: ranks \[1, 2\] were not there within 0\.1 s"
+    ):
+        fresh(store, 0, 3, 0.1)
+    store.set_timeout(timedelta(seconds=0.1))
+    with pytest.raises(TimeoutError, match=r"rank 0 was not there within 0\.1 s"):
+        fresh(store, 1, 3, 0.1)
