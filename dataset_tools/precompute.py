@@ -51,11 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run the command. Raises ValueError or OSError for what the user must change."""
+    settings = read_settings(args.config, args.settings, args.skip)
+    shards = expand(args.source, "SRC")
     from dataset_tools.precompute_networks import Networks  # transformers is slow to import
     from dataset_tools.precomputer import Precomputer
 
-    settings = read_settings(args.config, args.settings, args.skip)
-    shards = expand(args.source)
     own = place()
     networks = Networks(settings, args.dtype, args.device, own.local_rank)
     facts = networks.facts(args.versions, args.compress)
