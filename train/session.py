@@ -11,7 +11,7 @@ import torch
 from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
 from modules.schema import ConfigError, nearest
-from train.checkpoints.folders import Checkpoints
+from train.checkpoints.folders import CheckpointError, Checkpoints
 from train.checkpoints.resuming import Resumed, export_again, resume
 from train.checkpoints.saver import Saver
 from train.config import Config
@@ -31,6 +31,7 @@ from train.state import Counters, TrainingState
 from train.trackers import Trackers, make_trackers
 
 BUILD_STEP = -2  # seeds the initial weights
+DECISIVE = ("recipe.", "model.", "optim.name", "run.ema.enabled")  # what a checkpoint holds depends on
 
 
 @dataclass
@@ -84,8 +85,12 @@ def make_session(config: Config, recipe: Recipe, world: World) -> Session:
     state = build(config, recipe, world, stream)
     folder, run = Path(config.run.dir), config.run
     checkpoints = Checkpoints(folder / "checkpoints", run.keep_every, run.keep_last)
-    resumed = resume(checkpoints, state)
-    settings, step = asdict(config), state.counters.step
+    settings = asdict(config)
+    try:
+        resumed = resume(checkpoints, state)
+    except CheckpointError as error:
+        raise CheckpointError(with_changes(str(error), RunRecord(folder, settings))) from error
+    step = state.counters.step
     progress = Progress(config.name, config.run.num_steps, step)
     record = RunRecord(Path(config.run.dir), settings, state.counters.run_id)
     state.counters.run_id = record.run_id
@@ -155,6 +160,12 @@ def announce(progress: Progress, record: RunRecord, step: int, resumed: Resumed)
     progress.note(f"going on after step {step}; checkpoint read in {resumed.seconds:.2f} s")
     for change in record.changes():
         progress.note(f"  changed since the last start: {change}")
+
+
+def with_changes(problem: str, record: RunRecord) -> str:
+    """A checkpoint's problem, and the settings that may be the reason for it."""
+    changes = [change for change in record.changes() if change.startswith(DECISIVE)]
+    return f"{problem}; changed since the last start: {', '.join(changes)}" if changes else problem
 
 
 def make_hooks(session: Session, sheet_batch: Batch) -> list[Hook]:

@@ -193,6 +193,14 @@ def test_a_checkpoint_of_another_network_is_refused(plain_config, colour_recipe)
         run(config_from_plain(plain_config(run={"num_steps": 8})), recipe)
 
 
+def test_a_checkpoint_of_other_settings_says_what_differs(plain_config, colour_recipe) -> None:
+    without = plain_config(run={"ema": {"enabled": False}})
+    run(config_from_plain(without), colour_recipe())
+    found = r"ema/colour_net/first\.0\.weight: not in it; .*; and 3 more; changed since the last start:"
+    with pytest.raises(CheckpointError, match=rf"{found} run\.ema\.enabled: False → True$"):
+        run(config_from_plain(plain_config(run={"num_steps": 8, "ema": {"enabled": True}})), colour_recipe())
+
+
 def test_only_kept_checkpoints_and_the_newest_stay(plain_config, colour_recipe, tmp_path) -> None:
     run(
         config_from_plain(plain_config(run={"save_every": 1, "keep_every": 3, "num_steps": 6})),
