@@ -45,7 +45,8 @@ class LeftOut:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{number} {kind}" for kind, number in sorted(self.counts().items()))
-        return f"left out: {counts}; the first: {self._first}" if counts else "the shards hold no samples"
+        first = f"; the first: {self._first}" if self._first else ""  # none if all were before this start
+        return f"left out: {counts}{first}" if counts else "the shards hold no samples"
 
 
 def union(of_ranks: Iterable[Marks]) -> Counter[str]:

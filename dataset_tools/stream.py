@@ -104,7 +104,7 @@ class Stream:
     def state_dict(self) -> dict[str, Any]:
         """The position after the batch taken last, as plain data; batches fetched ahead do not count.
 
-        Every rank has its own when split by shards; by samples all ranks have the same.
+        Every rank has its own when split by shards; by samples only what they have left out differs.
         """
         return {
             "walk": self._walk(),
@@ -112,6 +112,7 @@ class Stream:
             "next_lane": self._next_lane,
             "epoch": self._epoch,
             "taken": dict(self.taken),
+            "left_out": {kind: dict(found) for kind, found in self.left_out.marks.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -131,6 +132,7 @@ class Stream:
             self._lanes = [Lane(**lane) for lane in state["lanes"]]
             self._next_lane, self._epoch = state["next_lane"], state["epoch"]
         self.taken = Counter(state["taken"])
+        self.left_out.marks = {kind: dict(found) for kind, found in state["left_out"].items()}
 
     @property
     def _key(self) -> str:
@@ -138,7 +140,7 @@ class Stream:
 
     @property
     def skipped(self) -> Counter[str]:
-        """How many samples (or whole shards) were left out of each kind, since this process started."""
+        """How many samples (or whole shards) were left out of each kind, since the run's first start."""
         return self.left_out.counts()
 
     @property

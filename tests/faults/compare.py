@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 COMPARED = ("checkpoints", "samples", "weights", "text_encoder")
 OF_TIME = ("samples_per_second", "data_wait_share", "checkpoint_pause_s", "checkpoint_save_s")
-# A run's own name; and where a reader begins to walk towards its position (`done`), which is nearer after a start.
+# A run's own name; and where readers begin to walk towards their position, which is nearer after a start.
 OWN = ("run_id", "snapshot")
 MANIFEST = "manifest.json"
 

@@ -171,3 +171,18 @@ def test_with_another_seed_or_data_set_it_goes_on_with_the_next_epoch(folder, ca
     assert resumed.state_dict()["epoch"] == epoch + 1
     message = f"data: ['image_size_px', 'seed'] changed since the checkpoint; going on with epoch {epoch + 1}"
     assert message in [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize("split", ["shards", "samples"])
+def test_what_was_left_out_before_is_neither_forgotten_nor_counted_again(folder, split):
+    settings = config(folder, split=split, num_workers=0)
+    whole = Stream(settings, seed=1)
+    take(whole, 40)
+    assert len(whole.skipped) > 1
+    for stop in (1, 5, 20, 33):
+        stream, resumed = Stream(settings, seed=1), Stream(settings, seed=1)
+        take(stream, stop)
+        resumed.load_state_dict(through_json(stream.state_dict()))
+        assert resumed.skipped == stream.skipped
+        take(resumed, 40 - stop)
+        assert resumed.skipped == whole.skipped
