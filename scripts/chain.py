@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from dataset_tools.shards import write_whole
 
@@ -41,9 +42,24 @@ def run(title: str, command: Sequence[str]) -> float:
             status = process.wait()
         except KeyboardInterrupt:  # the command got it too: a training writes a checkpoint before it ends
             process.wait()
-            print("\nThe demo stopped; started again, it goes on from here.", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            stop_here()
     if status:
         print(f"The demo stopped: «{title}» ended with status {status}.", file=sys.stderr)
         sys.exit(status)
+    if was_interrupted(command):
+        stop_here()
     return time.monotonic() - started
+
+
+def was_interrupted(command: Sequence[str]) -> bool:
+    """Whether a training that ended well did so because it was asked to: that is in its record only."""
+    folders = [argument.removeprefix("run.dir=") for argument in command if argument.startswith("run.dir=")]
+    if command[0] != "train" or not folders:
+        return False
+    return bool(json.loads((Path(folders[-1]) / "run.json").read_text())["starts"][-1]["interrupted"])
+
+
+def stop_here() -> NoReturn:
+    """End the chain in a place from which it goes on."""
+    print("\nThe demo stopped; started again, it goes on from here.", file=sys.stderr)
+    sys.exit(INTERRUPTED)

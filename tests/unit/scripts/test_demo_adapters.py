@@ -64,6 +64,26 @@ def test_a_chain_skips_what_is_finished_and_stops_at_what_fails(
     assert (tmp_path / "notes").read_text() == "abBc"
 
 
+def test_a_training_that_was_asked_to_end_is_not_taken_for_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train.py").write_text(
+        "import json, sys; from pathlib import Path; folder = Path(sys.argv[1].removeprefix('run.dir='))\n"
+        "starts = json.loads((folder / 'run.json').read_text())['starts'] if folder.exists() else []\n"
+        "folder.mkdir(exist_ok=True); starts.append({'interrupted': not starts})\n"
+        "(folder / 'run.json').write_text(json.dumps({'starts': starts}))"
+    )
+    monkeypatch.chdir(tmp_path / "own")
+    record = tmp_path / "timings.json"
+    steps = {"one": ["train", f"run.dir={tmp_path / 'run'}"]}
+    with pytest.raises(SystemExit) as stopped:
+        run_chain(steps, record)
+    assert stopped.value.code == 130 and not record.exists()
+    assert "started again, it goes on from here" in capfd.readouterr().err
+    assert list(run_chain(steps, record)) == ["one"]
+
+
 def test_figures_say_what_was_asked_and_whether_it_is_met() -> None:
     assert figure_texts(figure("drawn", 0.931, at_least=0.8)) == ("drawn", "≥ 80.0 %", "93.1 %")
     assert figure_texts(figure("told", 31.234, unit="dB")) == ("told", "", "31.2 dB")
