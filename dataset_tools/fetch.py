@@ -8,6 +8,7 @@ of a machine share one download. What is needed next is fetched meanwhile.
 import logging
 import os
 import queue
+import stat
 import threading
 import time
 from collections import OrderedDict, deque
@@ -66,7 +67,7 @@ class ShardReader:
     def file(self, shard: str) -> BinaryIO:
         """The open file of a shard; belongs to the reader. Raises OSError if it cannot be had, CacheError."""
         if shard not in self._open:
-            self._open[shard] = self._fetch(shard) if is_remote(shard) else open(shard, "rb")  # noqa: SIM115
+            self._open[shard] = self._fetch(shard) if is_remote(shard) else _local(shard)
             self._close_evicted()
             if len(self._open) > self.max_open:
                 self._open.popitem(last=False)[1].close()
@@ -151,6 +152,13 @@ class ShardReader:
                 *(limit_gb, url, REMEMBERED),
             )
         self._fetched.append(url)
+
+
+def _local(path: str) -> BinaryIO:
+    """Open a file of this machine. Raises OSError for pipes and devices too, which may have no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path}: no regular file")
+    return open(path, "rb")
 
 
 def _is_missing(error: Exception) -> bool:

@@ -47,8 +47,6 @@ def settings(overrides: list[str]) -> dict[str, Any]:
     if done.returncode:
         raise ValueError(done.stderr.strip())
     config: dict[str, Any] = yaml.safe_load(done.stdout)
-    if config["recipe"]["name"] != "stage_c":
-        raise ValueError(f"recipe: expected stage_c, found {config['recipe']['name']}")
     return config
 
 
@@ -134,7 +132,19 @@ def storage(config: dict[str, Any], each: Cost, options: argparse.Namespace) -> 
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def estimate(config: dict[str, Any], options: argparse.Namespace) -> dict[str, str]:
+    """All figures, by what they are. Raises ValueError for another recipe."""
+    if config["recipe"]["name"] != "stage_c":
+        raise ValueError(f"recipe: expected stage_c, found {config['recipe']['name']}")
+    each = cost(config)
+    mode = config["parallel"]["mode"]
+    found = {"learns": f"{each.learning / 1e9:.2f} B parameters, {mode}"}
+    return (
+        found | memory(config, each, options) | speed(config, each, options) | storage(config, each, options)
+    )
+
+
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -150,15 +160,17 @@ def main(arguments: list[str] | None = None) -> int:
         "--activations-gb", type=float, default=0.5, help="per picture of a micro-step (default: %(default)g)"
     )
     add("--disk-gb-s", type=float, default=2.0, help="of all ranks together (default: %(default)g)")
-    options, overrides = parser.parse_known_args(arguments)
+    return parser
+
+
+def main() -> int:
+    options, overrides = arguments().parse_known_args()
     try:
         config = settings(overrides or ["experiment=train/stage_c_3_6b", "parallel=hsdp"])
+        found = estimate(config, options)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    each = cost(config)
-    found = {"learns": f"{each.learning / 1e9:.2f} B parameters, {config['parallel']['mode']}"}
-    found |= memory(config, each, options) | speed(config, each, options) | storage(config, each, options)
     width = max(map(len, found))
     for name, text in found.items():
         print(f"{name:<{width}}  {text}")

@@ -85,7 +85,7 @@ def train(session: Session, stop: StopRequest) -> Summary:
 
 
 def left_out(session: Session) -> dict[str, int]:
-    """How many broken and filtered samples all ranks met since this start, by kind; tells of them too."""
+    """How many broken and filtered samples all ranks have left out, by kind; tells of them too."""
     topic = f"left_out/{next(_starts)}"
     counts = dict(decide(topic, session.state.stream.left_out.marks, union))
     if counts and session.world.is_first:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -152,6 +153,15 @@ def test_the_log_names_only_the_first_of_a_kind(caplog):
     assert left_out.counts() == {"empty": 250}
     assert len(caplog.records) == 101 and "not named" in caplog.records[-1].getMessage()
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+def test_pipes_and_devices_are_no_shards(tmp_path):
+    os.mkfifo(tmp_path / "0.tar")
+    (tmp_path / "1.tar").symlink_to("/dev/zero")
+    (tmp_path / "2.tar").write_bytes(tar_bytes(sample("good", SOUND["jpeg"]())))
+    stream = Stream(config(shards=str(tmp_path), num_workers=0))
+    assert [batch["keys"] for batch in stream] == [["good"]]
+    assert stream.skipped == {"unreachable": 2}
 
 
 def test_headers_and_chains_without_end_are_given_up(tmp_path):
