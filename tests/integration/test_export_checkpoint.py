@@ -98,7 +98,7 @@ def test_memory_is_bounded_by_the_largest_tensor(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     samples, more_bytes = map(int, done.stdout.split())
-    assert samples > 5 and more_bytes < MORE_BYTES
+    assert samples > 2 and more_bytes < MORE_BYTES
     written = read_tensors(tmp_path / "net.safetensors")
     assert len(written) == 40
     assert all(value.shape == (256, 1024) and (value == int(name)).all() for name, value in written.items())
