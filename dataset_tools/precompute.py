@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="epochs whose crops, flips and random buckets are kept; then they come again (default: 1)",
     )
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="bf16", help="of the tensors")
-    parser.add_argument("--compress", action="store_true", help="a quarter smaller, slower to read")
+    parser.add_argument("--compress", action="store_true", help="by a third smaller, a little slower")
     parser.add_argument("--skip", choices=PARTS, action="append", default=[], help="leave a network out")
     parser.add_argument(
         "--batch-size", type=whole_number(1), default=16, metavar="N", help="pictures at a time (default: 16)"
