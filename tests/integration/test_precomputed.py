@@ -102,19 +102,44 @@ def test_after_the_last_version_the_first_comes_again(made: Made) -> None:
     assert all(map(torch.equal, read[0], read[2])) and not all(map(torch.equal, read[0], read[1]))
 
 
-@pytest.mark.parametrize("recipe", ["lora", "lcm"])
-def test_recipes_that_wrap_learn_from_latents(made: Made, recipe: str) -> None:
-    def wrapped(shards: Path | None) -> dict[str, Any]:
-        settings = made.settings("stage_c", shards)
-        settings["recipe"] = {"name": recipe, "base": settings["recipe"]}
-        settings["model"]["stage_c"] = {**settings["model"]["stage_c"], "allow_random": True}
-        if recipe == "lcm":
-            settings["recipe"]["base"]["sampling"] = {"steps": 2, "shift": 2.0}
-        return settings
+def wrapped(made: Made, recipe: str, shards: Path | None) -> dict[str, Any]:
+    """The settings of a recipe around Stage C."""
+    settings = made.settings("stage_c", shards)
+    settings["recipe"] = {"name": recipe, "base": settings["recipe"]}
+    settings["model"]["stage_c"] = {**settings["model"]["stage_c"], "allow_random": True}
+    if recipe == "lcm":
+        settings["recipe"]["base"]["sampling"] = {"steps": 2, "shift": 2.0}
+    if recipe == "ip_adapter":
+        settings["model"]["ip_adapter"] = {"config": {"c_image": 16, "image_proj": {"name": "pooled"}}}
+    return settings
 
-    expected, _ = losses(wrapped(None), 2)
-    found, _ = losses(wrapped(made.latents("stage_c", "--dtype", "fp32")), 2)
-    assert found == pytest.approx(expected, rel=1e-4)
+
+@pytest.mark.parametrize("recipe", ["lora", "lcm", "ip_adapter"])
+def test_recipes_that_wrap_learn_from_latents(made: Made, recipe: str) -> None:
+    expected, _ = losses(wrapped(made, recipe, None), 2)
+    found, _ = losses(wrapped(made, recipe, made.latents("stage_c", "--dtype", "fp32")), 2)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_tokens_that_learn_keep_the_text_encoder(made: Made) -> None:
+    settings = wrapped(made, "lora", made.latents("stage_c"))
+    settings["recipe"]["tokens"] = {"[me]": "red"}
+    recipe, stream = opened(config_from_plain(settings))
+    assert list(recipe.base.encoders.encoders) == ["text_encoder"]
+    assert "text_tokens" not in next(iter(stream))
+
+
+@pytest.mark.parametrize("recipe", ["controlnet", "ip_adapter"])
+def test_recipes_that_wrap_refuse_latents_where_they_need_pixels(made: Made, recipe: str) -> None:
+    settings = wrapped(made, recipe, made.latents("stage_c"))
+    if recipe == "controlnet":
+        settings["data"]["control"] = {"name": "canny", "size_px": 32}
+        message = "data.control: control pictures are made of pixels"
+    else:
+        settings["model"]["ip_adapter"]["config"]["image_proj"]["name"] = "patches"
+        message = "image_proj.name: expected pooled with the latents in .*, found patches"
+    with pytest.raises(ConfigError, match=message):
+        opened(config_from_plain(settings))
 
 
 def refusal(made: Made, name: str, latents: Path, change: dict[str, Any]) -> str:
