@@ -46,7 +46,7 @@ def test_a_rank_that_fails_shows_its_traceback_once(lives: Path) -> None:
     assert said.count("Traceback") == 1 and said.endswith("ValueError: a picture\nof two lines\n")
 
 
-@pytest.mark.parametrize("fate", ["slow", "late"])
+@pytest.mark.parametrize("fate", ["slow", "late", "plain"])
 def test_a_rank_that_takes_its_time_is_waited_for(lives: Path, fate: str) -> None:
     statuses = json.loads((lives / "statuses.json").read_text())
     for rank in range(2):

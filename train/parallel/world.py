@@ -68,6 +68,16 @@ def _meet(rank: int, size: int, backend: str, config: ParallelConfig) -> None:
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout)
     atexit.register(dist.destroy_process_group)
     _heartbeat = Heartbeat(store, rank, size, config.dead_after_s)
+    atexit.register(_farewell)
+
+
+def _farewell() -> None:
+    """For a process that others end, without `leave`, such as one that submitit started."""
+    assert _heartbeat is not None
+    if error := getattr(sys, "last_value", None):
+        _heartbeat.fail(f"{type(error).__name__}: {error}")
+    else:
+        _heartbeat.leave()
 
 
 def fail(reason: str) -> bool:
@@ -115,6 +125,7 @@ def leave(status: int) -> NoReturn:
     """
     if _heartbeat is None:
         sys.exit(status)
+    atexit.unregister(_farewell)
     if status == 0 and not _heartbeat.leave():
         status = FAILURE
     if status:
