@@ -56,9 +56,12 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, *experiment_lines(), sep="\n")
         return 0
     statuses: list[int] = []  # of the jobs: several with --multirun, none with --cfg
+    here = os.getpid()
 
     def job(settings: DictConfig) -> None:
         statuses.append(attempt(settings))
+        if statuses[-1] and os.getpid() != here:  # of a launcher that has other machines do the jobs
+            raise HydraException(f"a job ended with status {statuses[-1]}; its log says why")
 
     sys.argv[1:] = [settable(argument) for argument in arguments]
     try:
