@@ -29,14 +29,18 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
     """
     if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
         return image
-    pixels = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=1.0, neginf=0.0)
+    pixels = np.array(image, dtype=np.float32)
+    np.nan_to_num(pixels, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
     whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     peak = float(pixels.max())
     white = next((white for white in whites if peak <= white), peak)
-    grey = Image.fromarray(np.rint(pixels.clip(0, white) * (255.0 / white)).astype(np.uint8))
     clear = image.info.get("transparency")
-    if isinstance(clear, int):  # a 16-bit PNG can name one grey level as transparent
-        opaque = Image.fromarray(((pixels != clear) * 255).astype(np.uint8))
+    is_opaque = pixels != clear if isinstance(clear, int) else None
+    pixels.clip(0, white, out=pixels)
+    pixels *= np.float32(255.0 / white)
+    grey = Image.fromarray(np.rint(pixels, out=pixels).astype(np.uint8))
+    if is_opaque is not None:  # a 16-bit PNG can name one grey level as transparent
+        opaque = Image.fromarray(is_opaque.astype(np.uint8) * np.uint8(255))
         grey = Image.merge("LA", (grey, opaque))
     return grey
 
