@@ -52,15 +52,18 @@ def _build(kind: str, where: str, spec: Any) -> Any:
     if not isinstance(spec, Mapping) or "name" not in spec:
         raise ValueError(f"{where}: expected {{name: ..., keywords}}, found {spec!r}")
     classes = _classes(_BASES[kind])
-    if spec["name"] not in classes:
+    if str(spec["name"]) not in classes:
         raise ValueError(
             f"{where}.name: no {kind} is called {spec['name']!r}; {nearest(spec['name'], classes)}"
         )
     keywords = {key: value for key, value in spec.items() if key != "name"}
-    _check_keywords(where, classes[spec["name"]], keywords)
-    return classes[spec["name"]](
-        **{key: _value(kind, f"{where}.{key}", value) for key, value in keywords.items()}
-    )
+    _check_keywords(where, classes[spec["name"]], keywords, also=("name",))
+    values = {key: _value(kind, f"{where}.{key}", value) for key, value in keywords.items()}
+    try:
+        return classes[spec["name"]](**values)
+    except (TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{where}: no {spec['name']} can be made of {keywords} ({reason})") from error
 
 
 def _value(kind: str, where: str, value: Any) -> Any:
@@ -72,12 +75,13 @@ def _value(kind: str, where: str, value: Any) -> Any:
     return value
 
 
-def _check_keywords(where: str, function: type, given: Mapping[str, Any]) -> None:
+def _check_keywords(where: str, function: type, given: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
     parameters = inspect.signature(function).parameters
     for key in given:
         if key not in parameters:
             raise ValueError(
-                f"{where}.{key}: {function.__name__} has no such keyword; {nearest(key, parameters)}"
+                f"{where}.{key}: {function.__name__} has no such keyword; "
+                f"{nearest(key, [*also, *parameters])}"
             )
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in given:

@@ -22,6 +22,7 @@ SAMPLERS: dict[str, type[BaseSampler]] = {
     "heun": HeunSampler,
     "dpmpp_2m": DPMSolverPP2MSampler,
 }
+MOST_STEPS, MOST_SHIFT, MOST_GUIDANCE = 10_000, 1000.0, 1000.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class SamplingSettings:
             raise ValueError(f"steps: expected at least 1, found {self.steps}")
         if not self.shift > 0:
             raise ValueError(f"shift: expected a number above 0, found {self.shift}")
+        if self.steps > MOST_STEPS or self.shift > MOST_SHIFT:
+            name = "steps" if self.steps > MOST_STEPS else "shift"
+            most = {"steps": MOST_STEPS, "shift": MOST_SHIFT}[name]
+            raise ValueError(f"{name}: expected at most {most:g}, found {getattr(self, name)}")
+        ends = self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)
+        if not all(abs(each) <= MOST_GUIDANCE for each in ends):
+            raise ValueError(f"guidance: expected at most {MOST_GUIDANCE:g}, found {self.guidance}")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale: expected a number from 0 to 1, found {self.rescale}")
         if self.sampler not in SAMPLERS:

@@ -13,14 +13,14 @@ from pathlib import Path
 import hydra
 import torch
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from inference.command import carry_out
 from inference.config import Config
-from modules.overrides import with_escaped_keys
-from modules.schema import from_plain, one_line
+from modules.overrides import check_arguments, with_escaped_keys
+from modules.schema import ConfigError, from_plain, one_line
 
 CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
 TEXT_KEYS = ("prompt", "negative_prompt")
@@ -50,8 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     ConfigStore.instance().store("inference", OmegaConf.load(CONFIG_FILE))
     sys.argv[1:] = [settable(argument) for argument in arguments]
     try:
+        check_arguments(arguments, TEXT_KEYS)
         hydra.main(version_base="1.3", config_path=None, config_name="inference")(job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except OverrideParseException as error:
+        return say(f"{error.override.lstrip('+')}: not a setting that can be read: {error.message}", MISTAKE)
+    except (HydraException, OmegaConfBaseException, ConfigError) as error:
         return say(error, MISTAKE)
     return max(statuses, default=0)
 

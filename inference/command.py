@@ -10,6 +10,7 @@ from inference.pictures import Picture, write_picture, write_png
 from inference.pipeline import Cascade
 from inference.progress import ProgressBar
 from inference.recreate import recreate
+from inference.tasks import task_of
 from modules.pictures import contact_sheet
 
 MAX_RANDOM_SEED = 2**31  # easier to type again than larger ones
@@ -23,6 +24,8 @@ def carry_out(config: Config) -> list[Path]:
     if config.recreate is not None:
         return [_recreate(config)]
     requests = plan(config, random.randrange(MAX_RANDOM_SEED))
+    for request in requests:
+        task_of(request)
     cascade = Cascade.load(
         config.run,
         device=config.device,

@@ -2,9 +2,12 @@
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 from inference.adapters import ControlSettings, ImagePromptSettings, LoRASettings, Margins
 from inference.settings import Request, StageSettings, Weights
+
+MOST_PICTURES, MOST_ROWS = 1_000_000, 4096
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,20 @@ class Config:
     weights: Weights = field(default_factory=Weights)
     ema: bool = True
     device: str = "auto"
-    dtype: str | None = None
+    dtype: Literal["fp32", "bf16"] | None = None
     offload: bool = False
     output: str = "outputs/pictures"
     sheet: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_images", "batch_size"):
+        for name, most in (("num_images", MOST_PICTURES), ("batch_size", MOST_ROWS)):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+            if getattr(self, name) > most:
+                raise ValueError(f"{name}: expected at most {most}, found {getattr(self, name)}")
+        for name in ("prompt", "seed", "image", "mask"):
+            if getattr(self, name) == []:
+                raise ValueError(f"{name}: expected some, found an empty list; leave it out")
 
 
 def read_prompts(config: Config) -> list[str]:

@@ -13,7 +13,7 @@ from inference.adapters import (
     named_pictures,
     without_pictures,
 )
-from inference.sizes import Size
+from inference.sizes import Size, check_side
 from modules.schema import convert, nearest
 
 # What the headers of our own files say of a network, for the official files, which have no such header.
@@ -89,6 +89,8 @@ class Request:
             raise ValueError(f"seed: expected a whole number from 0 to 2**63 - 1, found {self.seed}")
         if self.strength is not None and not 0 < self.strength <= 1:
             raise ValueError(f"strength: expected a number above 0, at most 1, found {self.strength}")
+        for name in ("height_px", "width_px"):
+            check_side(name, getattr(self, name))
         if self.edge_px is not None and self.edge_px < 0:
             raise ValueError(f"edge_px: expected at least 0, found {self.edge_px}")
         for name, kind in ADAPTERS.items():

@@ -27,9 +27,15 @@ def picture_size(height_px: int | None, width_px: int | None, default: Size) -> 
     return Size(_checked("height_px", height_px), _checked("width_px", width_px))
 
 
-def _checked(name: str, side_px: int | None) -> int:
-    if side_px is None or not MIN_SIDE_PX <= side_px <= MAX_SIDE_PX:
+def check_side(name: str, side_px: int | None) -> None:
+    """Raise ValueError for a side that no picture can have; None is still open."""
+    if side_px is not None and not MIN_SIDE_PX <= side_px <= MAX_SIDE_PX:
         raise ValueError(f"{name}: expected {MIN_SIDE_PX} to {MAX_SIDE_PX}, found {side_px}")
+
+
+def _checked(name: str, side_px: int | None) -> int:
+    assert side_px is not None  # of each pair at least one is given
+    check_side(name, side_px)
     return side_px
 
 

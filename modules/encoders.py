@@ -23,6 +23,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from modules.conditions import TextFeatures
 from modules.encoder_folders import read_encoder
+from modules.limits import check_sizes
+from modules.schema import nearest
 from modules.tokenizer import make_tokenizer, token_id, with_tokens
 from modules.weights.folders import encoder_folder, tokenizer_folder
 
@@ -246,13 +248,27 @@ def cached_folder(name: str) -> Path:
     return Path(found).parent
 
 
+def check_config(name: str, config: Mapping[str, Any] | None) -> None:
+    """Raise ValueError for keywords of an encoder's config that cannot be; None: its weights tell."""
+    kinds = {"text_encoder": CLIPTextConfig, "image_encoder": CLIPVisionConfig}
+    if config is not None:
+        make_config(kinds[name.rpartition(".")[2]], config, name)
+
+
 def make_config(kind: type[PreTrainedConfig], keywords: Mapping[str, Any], name: str) -> PreTrainedConfig:
     """The config of a random encoder; ValueError for keywords that it does not have."""
     known = kind().to_dict()
     unknown = [key for key in keywords if key not in known]
     if unknown:
-        raise ValueError(f"{name}.config: {kind.__name__} has no {unknown[0]!r}")
-    return kind(**keywords)
+        raise ValueError(
+            f"{name}.config: {kind.__name__} has no {unknown[0]!r}; {nearest(unknown[0], known)}"
+        )
+    check_sizes(keywords, f"{name}.config: ")
+    try:
+        return kind(**keywords)
+    except Exception as error:  # a kind of its own for each way in which a value can be wrong
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name}.config: no {kind.__name__} can be made of it ({reason})") from error
 
 
 def random_model(kind: type[Any], config: PreTrainedConfig, seed: int) -> PreTrainedModel:

@@ -41,15 +41,8 @@ def build(network: str, config: Mapping[str, Any]) -> Network:
     Works under `torch.device("meta")`. ValueError names the nearest valid name of a network or keyword, or
     the keyword of a value that no network can be made of.
     """
-    if network not in NETWORKS:
-        raise ValueError(f"network {network!r} is not known; {nearest(network, NETWORKS)}")
+    check_keywords(network, config)
     kind, where = NETWORKS[network], f"config of {network}"
-    hints = {name: hint for name, hint in get_type_hints(kind.__init__).items() if name != "return"}
-    for key, value in config.items():
-        if key not in hints:
-            raise ValueError(f"{where}: keyword {key!r} is not known; {nearest(key, hints)}")
-        convert(hints[key], value, f"{where}: {key}")
-    check_sizes(config, f"{where}: ")
     try:
         return kind(**config)
     except (ValueError, torch.OutOfMemoryError):
@@ -57,3 +50,17 @@ def build(network: str, config: Mapping[str, Any]) -> Network:
     except BUILDING as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"{where}: nothing can be built of it ({reason})") from error
+
+
+def check_keywords(network: str, config: Mapping[str, Any]) -> None:
+    """Raise ValueError as `build` does for what single keywords show; others may be missing."""
+    if network not in NETWORKS:
+        raise ValueError(f"network {network!r} is not known; {nearest(network, NETWORKS)}")
+    where = f"config of {network}"
+    hints = get_type_hints(NETWORKS[network].__init__)
+    hints.pop("return")
+    for key, value in config.items():
+        if key not in hints:
+            raise ValueError(f"{where}: keyword {key!r} is not known; {nearest(key, hints)}")
+        convert(hints[key], value, f"{where}: {key}")
+    check_sizes(config, f"{where}: ")

@@ -58,6 +58,8 @@ def make_backbone(
     if isinstance(backbone, str) and backbone != "efficientnet_v2_s":
         raise ValueError(f"backbone: expected efficientnet_v2_s or stages, found {backbone!r}")
     spec = EFFICIENTNET_V2_S if isinstance(backbone, str) else backbone
+    if set(spec) != set(EFFICIENTNET_V2_S):
+        raise ValueError(f"backbone: expected the keys stages and c_last, found {list(spec)}")
     stages = [list(stage) for stage in spec["stages"]]
     check_stages(stages)
     whole = efficientnet.EfficientNet(

@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from modules.overrides import with_escaped_keys
+from modules.overrides import check_arguments, with_escaped_keys
 from modules.schema import ConfigError, nearest, one_line
 from train.checkpoints.folders import CheckpointError
 from train.config import config_from_plain
@@ -37,6 +37,7 @@ from train.recipes import make_recipe
 from train.session import make_session
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+NO_NAME = re.compile(r"(?<=[=[,])(true|false|nan|inf|[\d.+-]+)(?=[],]|$)", re.IGNORECASE)
 FAILURE, MISTAKE = 1, 2  # exit status
 USAGE = """\
 python -m train experiment=NAME [KEY=VALUE ...]        one process
@@ -65,12 +66,13 @@ def main(arguments: Sequence[str]) -> int:
 
     sys.argv[1:] = [settable(argument) for argument in arguments]
     try:
+        check_arguments(arguments)
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
     except MissingConfigException as error:
         return say(f"{error.missing_cfg_file}: no such option; {nearest_option(error)}", MISTAKE)
     except OverrideParseException as error:
         return say(f"{error.override.lstrip('+')}: not a setting that can be read: {error.message}", MISTAKE)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ConfigError) as error:
         return say(error, MISTAKE)
     return max(statuses, default=0)
 
@@ -122,8 +124,10 @@ def plain(settings: DictConfig) -> dict[str, Any]:
 def settable(argument: str) -> str:
     """An override that Hydra takes in any case, for `train.config` has the better words for a wrong key."""
     match = re.fullmatch(r"\+{0,2}([A-Za-z_][\w.]*)(=.*)", argument, flags=re.DOTALL)
-    if not match or match[1].startswith("hydra.") or (CONFIGS / match[1]).is_dir():
+    if not match or match[1].startswith("hydra."):
         return argument
+    if (CONFIGS / match[1]).is_dir():  # a group, whose options are names whatever they look like
+        return match[1] + NO_NAME.sub(r"'\g<0>'", match[2])
     return f"++{match[1]}{with_escaped_keys(match[2])}"
 
 

@@ -131,6 +131,8 @@ def check(config: Config) -> None:
     """Raise for combinations that cannot work and files that are not there, before anything is built."""
     if "name" not in config.recipe:
         raise ConfigError("recipe.name: missing; name an experiment (experiment=…) or a recipe (recipe=…)")
+    if not config.run.dir.strip():
+        raise ConfigError("run.dir: missing; expected the run's folder")
     config.data.check()
     run, optim = config.run, config.optim
     if run.keep_every % run.save_every:
@@ -143,7 +145,7 @@ def check(config: Config) -> None:
         _check_optim(optim.of(name) if name else optim, config)
     for name, entry in config.model.items():
         weights = entry.get("weights") if isinstance(entry, Mapping) else None
-        if weights is not None:
+        if isinstance(weights, str):  # else the recipe will say
             check_exists(weights, f"model.{name}.weights")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from dataset_tools.batches import Batch
 from dataset_tools.latents import Latents
 from modules.conditions import TextFeatures
-from modules.encoders import ImageEncoder, TextEncoder
+from modules.encoders import ImageEncoder, TextEncoder, check_config
 from modules.schema import ConfigError
 from modules.settings import ImageEncoderSettings, TextEncoderSettings
 from train.conditioning import chance
@@ -29,6 +29,8 @@ class Encoders:
         self, text: TextEncoderSettings, image: ImageEncoderSettings | None, dtype: torch.dtype
     ) -> None:
         self.settings = {"text_encoder": text} | ({"image_encoder": image} if image else {})
+        for name, settings in self.settings.items():
+            check_config(f"model.{name}", settings.config)
         self.dtype = dtype
         self.passes_gradients = False  # through the text encoder, to tokens that learn
         self.latents: Latents | None = None

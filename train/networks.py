@@ -1,6 +1,6 @@
 """Makes the networks that a run's `model` settings describe: those that learn, and those that only help."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import modules
+from modules.registry import check_keywords
 from modules.schema import ConfigError
 from modules.settings import NetworkSettings
 from modules.weights import load_network
@@ -35,8 +36,7 @@ def check_networks(model: Any, learning: Sequence[str]) -> None:
                 f"model.{name}.train: found {str(settings.train).lower()}, but in this recipe the network"
                 f" {'learns' if name in learning else 'does not learn'}; leave it out"
             )
-        if settings.config and settings.weights is None:
-            _check_keywords(name, settings.config)
+        _check_keywords(name, settings)
 
 
 def learning_network(name: str, settings: NetworkSettings, device: torch.device) -> Any:
@@ -91,11 +91,14 @@ def freeze_batchnorm(network: nn.Module) -> None:
             module.eval()
 
 
-def _check_keywords(name: str, config: Mapping[str, Any]) -> None:
+def _check_keywords(name: str, settings: NetworkSettings) -> None:
+    """With weights they are only the difference from what the file says: no network is made of them alone."""
     try:
-        with torch.device("meta"):
-            modules.build(name, config)
-    except (ValueError, TypeError) as error:
+        check_keywords(name, settings.config)
+        if settings.config and settings.weights is None:
+            with torch.device("meta"):
+                modules.build(name, settings.config)
+    except ValueError as error:
         raise ConfigError(f"model.{name}.config: {error}") from error
 
 

@@ -172,5 +172,7 @@ def build_projection(spec: Mapping[str, Any], c_image: int, c_tokens: int) -> Im
     known = list(inspect.signature(PROJECTIONS[name].__init__).parameters)[3:]  # after self and both widths
     for key in keywords:
         if key not in known:
-            raise ValueError(f"image_proj of {name}: keyword {key!r} is not known; {nearest(key, known)}")
+            raise ValueError(
+                f"image_proj of {name}: keyword {key!r} is not known; {nearest(key, ['name', *known])}"
+            )
     return PROJECTIONS[name](c_image, c_tokens, **keywords)

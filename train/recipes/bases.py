@@ -1,13 +1,13 @@
 """The recipes that others can wrap, by name."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from modules.schema import ConfigError, from_plain, nearest
 from train.config import Config
 from train.recipes.diffusion import DiffusionRecipe
-from train.recipes.settings import StageBSettings, StageCSettings
+from train.recipes.settings import StageBModel, StageBSettings, StageCModel, StageCSettings
 from train.recipes.stage_b import StageBRecipe
 from train.recipes.stage_c import StageCRecipe
 
@@ -16,6 +16,13 @@ BASES: dict[str, type[StageBRecipe] | type[StageCRecipe]] = {
     "stage_c": StageCRecipe,
 }
 SETTINGS: dict[str, type] = {"stage_b": StageBSettings, "stage_c": StageCSettings}
+MODELS: dict[str, type] = {"stage_b": StageBModel, "stage_c": StageCModel}
+
+
+def model_names(settings: Mapping[str, Any]) -> list[str]:
+    """The networks and encoders of the recipe that `settings` name; none for a name that is no base's."""
+    kind = MODELS.get(str(settings.get("name")))
+    return [entry.name for entry in fields(kind)] if kind else []
 
 
 def make_base(config: Config, settings: Mapping[str, Any], learns: bool) -> DiffusionRecipe:

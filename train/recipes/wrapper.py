@@ -10,11 +10,20 @@ from torch import Tensor, nn
 
 from dataset_tools.batches import Batch
 from dataset_tools.latents import Latents
+from modules.schema import ConfigError, nearest
 from modules.weights import find_weights, fingerprint
 from train.config import Config
 from train.recipe import Metrics
-from train.recipes.bases import make_base
+from train.recipes.bases import make_base, model_names
 from train.rng import StepRng
+
+
+def check_names(config: Config, own: Sequence[str]) -> None:
+    """Raise ConfigError for an entry of config.model that neither the wrapper nor its base has."""
+    known = [*own, *model_names(config.recipe.get("base", {}))]
+    for name in config.model:
+        if name not in known and len(known) > len(own):
+            raise ConfigError(f"model.{name}: unknown key; {nearest(name, known)}")
 
 
 class Wrapper:
@@ -29,6 +38,7 @@ class Wrapper:
     """Entries of config.model that learn and so may begin without weights."""
 
     def __init__(self, config: Config, own: Sequence[str] = (), learns: bool = False) -> None:
+        check_names(config, own)
         model = {name: entry for name, entry in config.model.items() if name not in own}
         self.base = make_base(replace(config, model=model), config.recipe.get("base", {}), learns)
         self._base_model = model.get(self.base.network_name, {})
