@@ -36,6 +36,7 @@ from train.recipes import make_recipe
 
 LONGEST_LIFE_S = 300.0
 MOST_LIVES = 12  # of one run; then it is left alone until it is done
+MOST_PROBLEMS = 20  # then nothing more is tried
 BY_OPERATION, ONE_OF_TWO = 0.4, 0.3  # shares of kills
 
 
@@ -105,21 +106,24 @@ class Harness:
     def live(self, case: Case, run: Path, kill: Kill) -> Life:
         """One start of a run, to its end or its death."""
         life = start(self.settings(case, run), case.size, run.with_suffix(".log"), kill)
-        if kill.after_s is not None and not life.wait(kill.after_s):
-            # Before the ranks have met none can miss another: what started them kills all, as torchrun does.
+        # Before the ranks have met none can miss another: what started them kills all, as torchrun does.
+        everyone = range(case.size)
+        if kill.after_s is not None:
+            life.wait(kill.after_s)
             has_met = all(board.phase != "starting" for board in life.boards)
-            alone = kill.rank if has_met else None
-            life.kill(range(case.size) if alone is None else range(alone, alone + 1))
-        killed = time.monotonic()
-        is_over = life.wait(LONGEST_LIFE_S if kill.after_s is None else DEADLINE_S)
-        if not is_over:
+            life.kill(everyone if kill.rank is None or not has_met else everyone[kill.rank : kill.rank + 1])
+        elif kill.operation is not None:
+            life.wait(LONGEST_LIFE_S, for_death=True)
+            has_met = all(board.phase != "starting" for board in life.boards)
+            life.kill(everyone if life.died and (kill.rank is None or not has_met) else everyone[:0])
+        if not life.wait(LONGEST_LIFE_S):
             life.kill(range(case.size), signal.SIGUSR2)  # into the log
             life.wait(1.0)
             life.kill(range(case.size))
             life.wait(DEADLINE_S)
             self.found.problems.append(f"{case}: processes did not end:\n{tail(life.log)}")
-        if kill.rank is not None and life.statuses[kill.rank] < 0:
-            self.found.slowest_s = max(self.found.slowest_s, time.monotonic() - killed)
+        if kill.rank is not None and life.died is not None:
+            self.found.slowest_s = max(self.found.slowest_s, time.monotonic() - life.died)
         life.close()
         return life
 
@@ -129,7 +133,8 @@ class Harness:
         run = self.folder / f"killed{next(self.numbers)}"
         died: list[str] = []
         for lives in itertools.count():
-            kill = self.draw(case, reference) if len(died) < most_kills and lives < MOST_LIVES else Kill()
+            is_spared = len(died) >= most_kills or lives >= MOST_LIVES
+            kill = Kill() if is_spared else self.draw(case, reference)
             life = self.live(case, run, kill)
             if kill == Kill() or all(status == 0 for status in life.statuses.values()):
                 break
@@ -147,9 +152,9 @@ class Harness:
 
     def draw(self, case: Case, reference: Reference) -> Kill:
         """When and whom to kill next."""
-        if self.random.random() < BY_OPERATION:
-            return Kill(operation=self.random.randint(1, reference.operations))
         one = case.size > 1 and self.random.random() < ONE_OF_TWO
+        if self.random.random() < BY_OPERATION:
+            return Kill(operation=self.random.randint(1, reference.operations), rank=0 if one else None)
         rank = self.random.randrange(case.size) if one else None
         return Kill(after_s=self.random.uniform(0, reference.seconds), rank=rank)
 
@@ -174,17 +179,15 @@ def tail(log: Path) -> str:
     return "\n".join(log.read_text().splitlines()[-40:]) if log.exists() else "(no log)"
 
 
-def cases(recipes: Sequence[str], sizes: Sequence[int]) -> Iterator[Case]:
+def cases(asked: argparse.Namespace) -> Iterator[Case]:
     """All kinds of runs in turn, for ever."""
-    modes = {size: ("single",) if size == 1 else ("ddp", "fsdp") for size in sizes}
-    kinds = [
-        Case(recipe, size, mode, style)
-        for style in STYLES
-        for recipe in recipes
-        for size in sizes
-        for mode in modes[size]
-    ]
-    return itertools.cycle(kinds)
+    return itertools.cycle(
+        Case(recipe, int(size), mode, style)
+        for style in asked.styles.split(",")
+        for recipe in asked.recipe.split(",")
+        for size in asked.processes.split(",")
+        for mode in (["single"] if size == "1" else asked.modes.split(","))
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -193,17 +196,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--recipe", default="stage_b,stage_c,lora", help="names of tests/faults/cases.py")
     parser.add_argument("--processes", default="1,2")
     parser.add_argument("--kills", type=int, default=200, help="over all recipes and numbers of processes")
+    parser.add_argument("--of-one", type=int, default=8, help="of one run, at most")
+    parser.add_argument("--modes", default="ddp,fsdp", help="with several processes")
+    parser.add_argument("--styles", default=",".join(STYLES), help="; ".join(map(str, STYLES.items())))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="keep the runs here")
     asked = parser.parse_args(arguments)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        recipes = asked.recipe.split(",")
-        harness = Harness(asked.folder or Path(temporary), asked.seed, recipes)
-        sizes = [int(size) for size in asked.processes.split(",")]
-        for case in cases(recipes, sizes):
-            harness.trial(case, asked.kills - harness.found.kills)
-            if harness.found.kills >= asked.kills:
+        harness = Harness(asked.folder or Path(temporary), asked.seed, asked.recipe.split(","))
+        for case in cases(asked):
+            harness.trial(case, min(asked.of_one, asked.kills - harness.found.kills))
+            if harness.found.kills >= asked.kills or len(harness.found.problems) > MOST_PROBLEMS:
                 break
     report(harness.found, time.monotonic() - began)
     return 1 if harness.found.problems else 0

@@ -1,5 +1,6 @@
 """Real processes of a run, forked from one that has imported everything, and their deaths."""
 
+import atexit
 import faulthandler
 import os
 import signal
@@ -29,7 +30,7 @@ DEADLINE_S = 60.0  # for the others to end after one rank died
 class Kill:
     """When a life is to end: after so many seconds, or before its n-th change of a file (of the first rank).
 
-    rank: the one that is killed; None: all.
+    rank: the one that is killed (the first, if at a file); None: all.
     """
 
     after_s: float | None = None
@@ -48,6 +49,7 @@ class Life:
     statuses: dict[int, int] = field(default_factory=dict)  # rank -> as of os.waitstatus_to_exitcode
     store: int | None = None  # the process that the ranks meet at
     began: float = 0.0
+    died: float | None = None  # when the first of the ranks was killed
 
     def poll(self) -> bool:
         """Whether all have ended."""
@@ -56,6 +58,8 @@ class Life:
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
                     self.statuses[rank] = os.waitstatus_to_exitcode(status)
+                    if self.statuses[rank] < 0 and self.died is None:
+                        self.died = time.monotonic()
         return len(self.statuses) == self.size
 
     def kill(self, ranks: range, number: int = signal.SIGKILL) -> None:
@@ -70,11 +74,13 @@ class Life:
             os.kill(self.store, signal.SIGKILL)
             os.waitpid(self.store, 0)
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until all have ended, or the time is over. Returns whether they have."""
+    def wait(self, seconds: float, for_death: bool = False) -> bool:
+        """Wait until all have ended; or the time is over, be it that for the others after one was killed; or,
+        if asked, one was killed. Returns whether all have ended."""
         end = time.monotonic() + seconds
         while not self.poll():
-            if time.monotonic() > end:
+            now = time.monotonic()
+            if now > end or (self.died is not None and (for_death or now - self.died > DEADLINE_S)):
                 return False
             time.sleep(POLL_S)
         return True
@@ -102,6 +108,7 @@ def fork(run: Callable[[], None]) -> int:
     status = 1
     try:
         os.setpgid(0, 0)
+        atexit._clear()  # what this program does at its end, such as removing its folder, is not the child's
         run()
         status = 0
     except SystemExit as end:

@@ -20,3 +20,9 @@ def harness(name: str, *arguments: str) -> str:
 def test_readers_of_exact_epochs_that_are_killed_read_every_sample_once() -> None:
     """1, 2 and 3 ranks with 0, 1 and 2 workers, by samples and by shards."""
     assert "18 readings; 0 problems" in harness("epochs", "--kills", "18", "--of-one", "2")
+
+
+def test_runs_that_are_killed_end_as_if_they_had_been_left_alone() -> None:
+    """A run of one process and one of two, killed with SIGKILL in steps and saves."""
+    arguments = ("--recipe", "stage_c", "--kills", "6", "--of-one", "3", "--modes", "ddp", "--styles", "busy")
+    assert "; 0 problems" in harness("kills", *arguments)
