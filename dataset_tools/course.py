@@ -74,7 +74,8 @@ class Course:
             self.epoch, self.block = self.epoch + 1, 0
 
     def _rng(self, *what: object) -> Random:
-        return Random("/".join(map(str, (self.order.seed, self.source.name, self.epoch, *what))))
+        whose = [self.source.name] if self.source.name else []
+        return Random("/".join(map(str, (self.order.seed, *whose, self.epoch, *what))))
 
     def _shards_of_epoch(self) -> list[str]:
         """Those of this share; drawn with replacement, as many as it would have without."""
@@ -103,7 +104,8 @@ class Course:
             asked = max(asked, end + num_shards)
         self.indexer.reader.prefetch(shards[max(end, asked) : 2 * end - self.block])  # about what comes next
         if self.order.shuffle:
-            self._rng(self.share.number if self.order.resample else "", self.block).shuffle(refs)
+            drawn = [self.share.number] if self.order.resample else []
+            self._rng(*drawn, self.block).shuffle(refs)
         return [ref._replace(source=self.source.name) for ref in refs] if self.source.name else refs, end
 
     def _read(self, shard: str, number: int) -> list[SampleRef]:
