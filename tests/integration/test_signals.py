@@ -90,7 +90,10 @@ def test_the_second_signal_acts_as_usual(folder: Path) -> None:
     assert json.loads((folder / "statuses.json").read_text())["twice_0"] == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("launcher", [[sys.executable], [*TORCHRUN, "--standalone", "--nproc-per-node=2"]])
+ALONE = pytest.param([sys.executable], marks=pytest.mark.slow)  # test_slurm.py does so too
+
+
+@pytest.mark.parametrize("launcher", [ALONE, [*TORCHRUN, "--standalone", "--nproc-per-node=2"]])
 def test_the_command_ends_well(launcher: list[str], shards: Path, tmp_path: Path) -> None:
     plain = settings(shards, tmp_path)
     plain["run"] |= {"num_steps": 100_000, "save_every": 100_000, "sample_every": 0, "log_every": 1}
