@@ -15,6 +15,7 @@ from dataset_tools.cache import Cache, CacheError
 from dataset_tools.data_config import DataConfig
 from dataset_tools.fetch import ShardReader
 from dataset_tools.stream import Stream
+from tests.unit.dataset_tools.stream_cases import soon
 
 ROOT = Path(__file__).parents[3]
 KB = 1000
@@ -149,7 +150,7 @@ def test_a_full_disk_ends_the_run_with_one_line(make_shards, memory, tmp_path, m
     ) as caught:
         keys_of(Stream(config("memory://bucket", tmp_path, num_workers=num_workers)), 1)
     assert "\n" not in str(caught.value)
-    assert not list((tmp_path / "cache").iterdir())
+    assert soon(lambda: not list((tmp_path / "cache").iterdir()))
 
 
 def test_a_folder_that_cannot_be_made_ends_the_run_with_one_line(memory, tmp_path):
@@ -220,7 +221,7 @@ def test_a_command_that_fails_is_no_shard(make_shards, tmp_path, caplog, monkeyp
     stream = Stream(config([half, str(folder)], tmp_path, allow_commands=True))
     assert sorted(sum(keys_of(stream, 1), [])) == ["000", "001", "002", "003"]
     assert "exit status 3: it broke (4 attempts)" in caplog.text
-    assert len(list((tmp_path / "cache").iterdir())) == 0
+    assert soon(lambda: not list((tmp_path / "cache").iterdir()))  # a fetch ahead may still be at it
 
 
 def test_an_endless_command_is_stopped(tmp_path):
