@@ -18,9 +18,9 @@ class Known:
     Numbers: pixels of a side, or per latent, and shares of a picture's size.
     """
 
-    network: str | None = None
+    network: str = ""
     config: dict[str, Any] | None = None
-    layout: str | None = None
+    layout: str = ""
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     gdf: dict[str, Any] | None = None
     sampling: dict[str, Any] | None = None

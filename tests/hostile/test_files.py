@@ -87,6 +87,7 @@ def test_a_head_of_a_hundred_megabytes(tmp_path: Path) -> None:
         ('{"parts": [1]}', r"parts: expected settings"),
         ('{"parts": {"stage_a": {"config": 3}}}', r"parts: stage_a\.config: expected settings"),
         ('{"network": {"a": 1}}', r"network: expected text"),
+        ('{"network": null}', r"network: expected text"),
     ],
 )
 def test_our_header_is_read_as_plain_data_within_bounds(header: str, message: str, tmp_path: Path) -> None:
