@@ -1,6 +1,7 @@
 """Ends a run in good order when the machine (SLURM, a cloud) or the user asks for it."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,7 +11,7 @@ import torch
 from train.parallel import ranks
 
 # What clouds and torchrun send, what Ctrl-C does, and what SLURM is told to send ahead of the end.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGUSR1,) if sys.platform != "win32" else ())
 
 
 class StopRequest:

@@ -1,9 +1,12 @@
 """The network interface over which processes of several machines talk to each other."""
 
-import fcntl
 import os
 import socket
 import struct
+import sys
+
+if sys.platform == "linux":
+    import fcntl
 
 SIOCGIFADDR = 0x8915  # Linux: an interface's address
 
@@ -13,8 +16,9 @@ def choose_interface(meeting_point: str) -> None:
 
     By itself it takes that of the host's name, which on many machines is the loopback.
     """
-    name = interface_of(own_address(meeting_point))
-    if name:
+    if sys.platform != "linux":
+        return
+    if name := interface_of(own_address(meeting_point)):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
