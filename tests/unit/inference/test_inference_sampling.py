@@ -86,7 +86,7 @@ def test_stages_that_take_no_part_are_not_told(run: Path, tmp_path: Path) -> Non
     [
         ({**FACT, "sampler": "plms"}, "stage_c_ema.safetensors: sampling.sampler: found 'plms'"),
         ({"stepz": 3}, "stage_c_ema.safetensors: sampling.stepz: unknown key; did you mean 'steps'"),
-        (3, "stage_c_ema.safetensors: sampling: expected settings"),
+        (3, "stage_c_ema.safetensors: its header.sampling: expected settings"),
     ],
 )
 def test_a_header_that_makes_no_sense_is_told_with_its_file(run: Path, sampling: Any, message: str) -> None:
