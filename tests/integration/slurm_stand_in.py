@@ -31,11 +31,12 @@ def main(arguments: list[str]) -> int:
 
     for number in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(number, hand_on)
+    failed = 0  # the status of the first that ended badly, not of those that were killed for it
     while any(task.poll() is None for task in tasks):
-        if any(task.poll() for task in tasks):
+        if not failed and (failed := next(filter(None, (task.poll() for task in tasks)), 0)):
             hand_on(signal.SIGKILL, None)
         time.sleep(0.05)
-    return max(abs(task.returncode) for task in tasks)
+    return abs(failed or next(filter(None, (task.returncode for task in tasks)), 0))
 
 
 if __name__ == "__main__":
