@@ -15,25 +15,34 @@ from pathlib import Path
 import torch
 
 from tests.integration.launching import fork, status_of
+from train.__main__ import MISTAKE, say
 from train.config import ParallelConfig
 from train.parallel import heartbeat, ranks
 from train.parallel.world import join
 
-heartbeat.GRACE_S = 1.0
-DEAD_AFTER_S = 4.0
+SILENT_S = 6.0  # for the fates that are about silence; the others may take their time on a busy machine
 LEAVING = tuple(f"leave{launch}" for launch in range(6))
-FATES = ("kill", "kill_first", "apart", "raise", "exit", "stop", "slow", "late", "plain", *LEAVING)
+STUCK = ("apart", "stop")  # the other rank cannot end by itself
+FATES = (
+    *("kill", "kill_first", "raise", "raise_first", "mistake", "exit", *STUCK, "slow", "late", "plain"),
+    *LEAVING,
+)
 
 
 def live(fate: str) -> int:
     """What a rank does: exchanges with the other, until one of them meets its fate."""
-    world = join("cpu", ParallelConfig(dead_after_s=DEAD_AFTER_S))
+    if fate in STUCK:
+        heartbeat.GRACE_S = 1.0
+    world = join("cpu", ParallelConfig(dead_after_s=SILENT_S if fate in ("stop", "slow") else 60.0))
     if fate in LEAVING:
         atexit.register(print, "closed")  # into the buffer, like all that is said here
     for turn in range(8):
         ranks.total(torch.ones(1000))
-        if turn == 3 and world.rank == (fate != "kill_first"):
-            meet(fate)
+        if turn == 3 and world.rank == (not fate.endswith("_first")):
+            meet(fate.removesuffix("_first"))
+        if turn == 3 and fate == "mistake":  # that both find, one much sooner
+            time.sleep(4.0 * world.rank)
+            return say("data.shards: nothing there", MISTAKE)
         if turn == 3 and fate == "apart" and world.rank == 0:
             time.sleep(600)  # busy with something of its own: no exchange fails
     if fate == "late" and world.rank == 1:
@@ -47,7 +56,7 @@ def live(fate: str) -> int:
 
 
 def meet(fate: str) -> None:
-    if fate in ("kill", "kill_first", "apart"):
+    if fate in ("kill", "apart"):
         os.kill(os.getpid(), signal.SIGKILL)
     if fate == "raise":
         raise ValueError("a picture\nof two lines")
@@ -56,7 +65,7 @@ def meet(fate: str) -> None:
     if fate == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     if fate == "slow":
-        time.sleep(1.5 * DEAD_AFTER_S)  # at work: its heart beats
+        time.sleep(1.3 * SILENT_S)  # at work: its heart beats
 
 
 def main(folder: Path, first_port: int) -> None:

@@ -1,16 +1,23 @@
 """Starts the processes of runs for tests as launchers do."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any
 
 from train.parallel.world import conduct
 
 ROOT = Path(__file__).parents[2]
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LONG_S = 400.0  # far longer than anything takes on a machine that is busy
+TORCHRUN_WAITS_S = 40.0
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
@@ -27,30 +34,70 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, **own, **shared, **changes}
 
 
-def launched(command: list[str], timeout_s: float) -> subprocess.CompletedProcess:
-    """Run a launcher to its end; one that takes too long ends with the processes that it started."""
-    started = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def launched(command: Sequence[object], **changes: Any) -> subprocess.CompletedProcess:
+    """Run a program to its end; one that takes too long ends with all that it started."""
+    with started(command, stdout=PIPE, stderr=PIPE, text=True, **changes) as process:
+        try:
+            out, err = process.communicate(timeout=LONG_S)
+        except subprocess.TimeoutExpired:
+            end(process)
+            out, err = process.communicate()
+            raise AssertionError(f"took more than {LONG_S:g} s: {out}{err}") from None
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def run_ranks(worker: str, *arguments: object, size: int = 2, machines: int = 1) -> None:
+    """Ranks that each call `main` of a module of this folder; machines: see `place_rank`."""
+    # An output that is a view is an error: an operation in place would skip the gathering of weights.
+    around = environment(PYTHONWARNINGS="error:FSDP2-wrapped module")
+    words = [sys.executable, "-m", "tests.integration.forked_ranks", worker, size, machines, free_ports(1)]
+    done = launched([*words, *arguments], env=around)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def started(command: Sequence[object], **changes: Any) -> Iterator[subprocess.Popen]:
+    """A process that ends with the context, with all that it started. changes: as of Popen."""
+    own: dict[str, Any] = {"cwd": ROOT, "env": environment(), "start_new_session": True}
+    process = subprocess.Popen([str(word) for word in command], **{**own, **changes})
     try:
-        out, err = started.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        started.terminate()  # torchrun hands it on, and kills those who do not end
-        out, err = started.communicate()
-        raise AssertionError(f"took more than {timeout_s:g} s: {out}{err}") from None
-    return subprocess.CompletedProcess(command, started.returncode, out, err)
+        yield process
+    finally:
+        if process.poll() is None:
+            end(process)
 
 
-def fork(main: Callable[[], int], words: Path, place: tuple[int, int, int] | None = None) -> int:
+def wait_for(process: subprocess.Popen, path: Path) -> None:
+    """Until a file is there that a run writes after its first step."""
+    latest = time.monotonic() + LONG_S
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < latest, "the training did not start"
+        time.sleep(0.05)
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a process that leads a session; torchrun hands SIGTERM on, and kills those who do not end by it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(TORCHRUN_WAITS_S)
+            break
+    with suppress(ProcessLookupError):  # those whose leader has ended
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def fork(main: Callable[[], int], words: Path | None, place: tuple[int, ...] | None = None) -> int:
     """A child that has imported all that this process has, and runs `main`; returns its number.
 
-    words: the file for what it says. place: its rank, the number of ranks, the port to meet at.
+    words: the file for what it says, if not where this process says it. place: as of `place_rank`.
     """
     if child := os.fork():
         return child
-    out = os.open(words, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
+    if words:
+        out = os.open(words, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
     if place:
         place_rank(*place)
     conduct(main)
@@ -61,9 +108,13 @@ def status_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def place_rank(rank: int, size: int, port: int) -> None:
-    """Make this process a rank, as a launcher does that keeps no store for the ranks."""
-    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}.items():
+def place_rank(rank: int, size: int, port: int, machines: int = 1) -> None:
+    """Make this process a rank, as a launcher does that keeps no store for the ranks.
+
+    port: to meet at. machines: of how many equal ones this machine takes the part.
+    """
+    place = {"RANK": rank, "LOCAL_RANK": rank % (size // machines), "WORLD_SIZE": size, "MASTER_PORT": port}
+    for name, value in place.items():
         os.environ[name] = str(value)
     os.environ["MASTER_ADDR"] = "127.0.0.1"
 

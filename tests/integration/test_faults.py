@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.launching import environment, free_ports
+from tests.integration.launching import free_ports, launched
 
 HERE = Path(__file__).parent
 ENDS = {  # fate: status of the one that meets it, and what the other one says
@@ -16,8 +15,10 @@ ENDS = {  # fate: status of the one that meets it, and what the other one says
     "kill_first": (-9, r"rank 0 on \S+ died: its process \d+ ended without a word .*"),
     "apart": (-9, r"rank 1 on \S+ died: its process \d+ ended without a word .*"),
     "raise": (1, r"rank 1 on \S+ failed: ValueError: a picture of two lines"),
+    # The first rank keeps the store here: it stays until the other has read there why all end.
+    "raise_first": (1, r"rank 0 on \S+ failed: ValueError: a picture of two lines"),
     "exit": (3, r"rank 1 on \S+ failed: exit status 3"),
-    "stop": (-9, r"rank 1 on \S+ gave no sign of life for 4 s: it hangs, was stopped, or .*"),
+    "stop": (-9, r"rank 1 on \S+ gave no sign of life for 6 s: it hangs, was stopped, or .*"),
 }
 
 
@@ -26,7 +27,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The words of all ranks, and their statuses."""
     folder = tmp_path_factory.mktemp("lives")
     command = [sys.executable, str(HERE / "fault_worker.py"), str(folder), str(free_ports(32))]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    done = launched(command)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -34,7 +35,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("fate", ENDS)
 def test_the_other_rank_ends_with_the_reason_in_one_line(lives: Path, fate: str) -> None:
     statuses = json.loads((lives / "statuses.json").read_text())
-    victim = 0 if fate == "kill_first" else 1
+    victim = 0 if fate.endswith("_first") else 1
     status, reason = ENDS[fate]
     said = (lives / f"{fate}_{1 - victim}.txt").read_text()
     assert statuses[f"{fate}_{victim}"] == status and statuses[f"{fate}_{1 - victim}"] == 1, said
@@ -44,6 +45,12 @@ def test_the_other_rank_ends_with_the_reason_in_one_line(lives: Path, fate: str)
 def test_a_rank_that_fails_shows_its_traceback_once(lives: Path) -> None:
     said = (lives / "raise_1.txt").read_text()
     assert said.count("Traceback") == 1 and said.endswith("ValueError: a picture\nof two lines\n")
+
+
+def test_a_mistake_that_both_find_is_said_once(lives: Path) -> None:
+    said = [(lives / f"mistake_{rank}.txt").read_text() for rank in range(2)]
+    assert said == ["error: data.shards: nothing there\n", ""]
+    assert json.loads((lives / "statuses.json").read_text())["mistake_0"] == 2
 
 
 @pytest.mark.parametrize("fate", ["slow", "late", "plain"])

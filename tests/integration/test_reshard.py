@@ -2,14 +2,13 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.integration.launching import environment, free_ports
+from tests.integration.launching import free_ports, launched
 from tests.integration.recipe_cases import RECIPES
 from tests.integration.reshard_worker import CASES, SAVED_STEP
 from tests.integration.saved import saved_tensors, saved_texts
@@ -46,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     }
     (folder / "settings.json").write_text(json.dumps(settings))
     command = [sys.executable, str(WORKER), str(folder), str(free_ports(len(CASES) + 1))]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    done = launched(command)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

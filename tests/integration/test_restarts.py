@@ -26,7 +26,7 @@ def test_a_restarted_run_equals_one_that_lost_no_rank(shards: Path, tmp_path: Pa
         (tmp_path / f"{name}.json").write_text(json.dumps({**plain, **RECIPES["previewer"]}))
     paths = [str(tmp_path / f"{name}.json") for name in ("restarted", "whole")]
     command = [*TORCHRUN, "--standalone", "--nproc-per-node=2", "--max-restarts=1", str(WORKER), *paths]
-    done = launched(command, timeout_s=150)
+    done = launched(command)
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(said) == 1 and "rank 1 on" in said[0] and "died" in said[0]

@@ -2,16 +2,14 @@
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.integration.launching import ROOT, TORCHRUN, environment, free_ports
+from tests.integration.launching import LONG_S, TORCHRUN, free_ports, launched, started, wait_for
 from tests.integration.recipe_cases import RECIPES
 
 HERE = Path(__file__).parent
@@ -60,9 +58,7 @@ def folder(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("signals")
     (folder / "settings.json").write_text(json.dumps(settings(shards, folder)))
     command = [sys.executable, HERE / "signal_worker.py", folder, folder / "settings.json", free_ports(1)]
-    done = subprocess.run(
-        list(map(str, command)), env=environment(), capture_output=True, text=True, timeout=120
-    )
+    done = launched(command)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -102,22 +98,14 @@ def test_the_command_ends_well(launcher: list[str], shards: Path, tmp_path: Path
         "# @package _global_\n" + yaml.safe_dump(plain)
     )
     command = [*launcher, "-m", "train", f"--config-dir={tmp_path / 'configs'}", "experiment=small"]
-    with (tmp_path / "words.txt").open("w") as words:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=words, stderr=words)
+    words = (tmp_path / "words.txt").open("w")
+    with words, started(command, stdout=words, stderr=words) as process:
         wait_for(process, tmp_path / "run" / "metrics.csv")
         process.terminate()
-        process.wait(60)
+        process.wait(LONG_S)
     said = (tmp_path / "words.txt").read_text()
     assert said.count("asked to end: saved after step") == 1 and "error:" not in said, said
     assert launcher == [sys.executable] or "exitcode" not in said, said
     assert (tmp_path / "run" / "checkpoints" / "latest").exists()
     # torchrun itself counts as ended by the signal; its processes do not count as failed.
     assert process.returncode == (0 if launcher == [sys.executable] else 1)
-
-
-def wait_for(process: subprocess.Popen, path: Path) -> None:
-    """Until the file is there: the first step is done."""
-    end = time.monotonic() + 100
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < end, "the training did not start"
-        time.sleep(0.05)

@@ -24,7 +24,7 @@ FAILURE = 1  # exit status
 LOOKS = 10  # turns without a sign of life after which a rank counts as dead
 SLOWEST_TURN_S = 3.0
 GRACE_S = 12.0  # for the training to end by itself once the reason is known: it may be stuck for ever
-REASON, LEFT = "reason", "left"  # keys of the store
+REASON, LEFT, HEARD = "reason", "left", "heard"  # keys of the store
 GO_ON = "; the same command goes on from the newest checkpoint"
 
 
@@ -44,6 +44,7 @@ class Heartbeat:
         self.beats = [0] * size
         self.silent_s = [0.0] * size
         self.is_known = threading.Event()  # that all must end, and why
+        self.is_said = False  # on this machine, why all must end
         self.has_left = threading.Event()
         threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
 
@@ -59,7 +60,7 @@ class Heartbeat:
         try:
             return self.store.add(f"told/{self.machine}", 1) == 1
         except RuntimeError:  # nobody to ask
-            return True
+            return not self.is_said
 
     def is_others_fault(self, error: BaseException) -> bool:
         """Whether `error` follows from another rank's end, which takes up to `dead_after_s` to find out."""
@@ -77,6 +78,21 @@ class Heartbeat:
                 pass
         self.has_left.set()
         return not self.is_known.is_set()
+
+    def let_others_hear(self) -> None:
+        """After a failure: the first rank, which may host the store, stays until the others know the reason.
+
+        Not for long, and not for those that are gone.
+        """
+        end = time.monotonic() + GRACE_S / 2
+        with suppress(RuntimeError):  # the store is gone
+            self.store.set(f"{HEARD}/{self.rank}", "")
+            while self.rank == 0 and not self.store.check(self._to_hear()) and time.monotonic() < end:
+                time.sleep(0.05)
+
+    def _to_hear(self) -> list[str]:
+        gone = {process.rank for process in self.neighbours if process.is_gone()}
+        return [f"{HEARD}/{rank}" for rank in range(self.size) if rank not in gone]
 
     def _introduce(self) -> list[Process]:
         keys = [f"process/{rank}" for rank in range(self.size)]
@@ -140,8 +156,12 @@ class Heartbeat:
 
     def _end(self, reason: str) -> None:
         is_own = reason.startswith(f"{self.processes[self.rank]} failed")  # said by the training itself
-        if not is_own and self.may_speak():
-            print(f"error: {reason}", file=sys.stderr)
+        if not is_own:
+            if self.may_speak():
+                print(f"error: {reason}", file=sys.stderr)
+            self.is_said = True
+            with suppress(RuntimeError):
+                self.store.set(f"{HEARD}/{self.rank}", "")
         self.is_known.set()
         time.sleep(GRACE_S)
         sys.stdout.flush()

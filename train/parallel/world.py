@@ -61,7 +61,7 @@ def _meet(rank: int, size: int, backend: str, config: ParallelConfig) -> None:
     """Make the group of all processes, and watch over them from now on."""
     global _heartbeat
     timeout = timedelta(seconds=config.timeout_s)
-    choose_interface(os.environ["MASTER_ADDR"])
+    choose_interface(os.environ.get("MASTER_ADDR", ""))  # without one the next line says what is missing
     found, _, _ = next(dist.rendezvous(f"env://?rank={rank}&world_size={size}", timeout=timeout))
     store = fresh(found, rank, size, config.timeout_s)
     group = dist.PrefixStore("group", store)
@@ -76,6 +76,7 @@ def _farewell() -> None:
     assert _heartbeat is not None
     if error := getattr(sys, "last_value", None):
         _heartbeat.fail(f"{type(error).__name__}: {error}")
+        _heartbeat.let_others_hear()
     else:
         _heartbeat.leave()
 
@@ -86,7 +87,7 @@ def fail(reason: str) -> bool:
     What every rank finds wrong alike is printed once per machine.
     """
     if _heartbeat is None:
-        return place().rank == 0
+        return place().local_rank == 0
     _heartbeat.fail(reason)
     return _heartbeat.may_speak()
 
@@ -130,6 +131,7 @@ def leave(status: int) -> NoReturn:
         status = FAILURE
     if status:
         _heartbeat.fail(f"exit status {status}")  # unless there is a better reason already
+        _heartbeat.let_others_hear()
         atexit.unregister(dist.destroy_process_group)  # it waits for those who are gone
     atexit._run_exitfuncs()  # data workers, trackers and logs are closed as ever
     sys.stdout.flush()
