@@ -16,6 +16,7 @@ from dataset_tools.course import Source
 from dataset_tools.data_config import DataConfig
 from dataset_tools.latents import find as find_latents
 from dataset_tools.left_out import LeftOut
+from dataset_tools.position import Place, check, check_lanes
 from dataset_tools.sources import expand
 from dataset_tools.walker import state_at
 
@@ -119,8 +120,10 @@ class Stream:
         """Go on where the state was taken.
 
         If the data set or a setting that orders it has changed since, the position means nothing any more:
-        then the log says what changed, and reading goes on with the next epoch.
+        then the log says what changed, and reading goes on with the next epoch. Raises ValueError, in one
+        line, for what is no such state.
         """
+        check(state)
         now, then = self._walk(), state["walk"]
         changed = sorted(key for key in now if now[key] != then.get(key))
         if changed:
@@ -129,6 +132,9 @@ class Stream:
             self._lanes = [Lane(state_at(epoch, len(self.sources))) for _ in self._lanes]
             self._next_lane, self._epoch = 0, epoch
         else:
+            shards = {shard for source in self.sources for shard in source.shards}
+            place = Place(len(self.sources), shards, set(self.config.buckets().sizes))
+            check_lanes(state, len(self._lanes), place)
             self._lanes = [Lane(**lane) for lane in state["lanes"]]
             self._next_lane, self._epoch = state["next_lane"], state["epoch"]
         self.taken = Counter(state["taken"])

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         checkpoint = chosen(settings.source)
         out = settings.out or checkpoint.parents[1] / "weights"
-        paths = export(checkpoint, read_state(checkpoint)["networks"], step_of(checkpoint), out)
+        paths = export(checkpoint, read_state(checkpoint).networks, step_of(checkpoint), out)
     except (ValueError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2

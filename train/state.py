@@ -6,11 +6,14 @@
     state.json               of the first rank: plain values of optimizers and recipe, counters, means, and
                              what the networks' exported files say in their headers
 
-Nothing is gathered: no rank holds more than its own shards, and a whole tensor exists nowhere.
+Nothing is gathered: no rank holds more than its own shards, and a whole tensor exists nowhere. What is read
+may be a stranger's, checksums and all: it is compared with the state that there is before it is taken.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -19,9 +22,11 @@ from torch import Tensor, nn
 
 from dataset_tools.stream import Stream
 from modules.network import Network
-from train.checkpoints.folders import CheckpointError
+from modules.schema import ConfigError, bounded, from_plain, one_line
+from modules.weights.plain_data import read_json
+from train.checkpoints.folders import MOST_PLAIN_BYTES, CheckpointError, step_of
 from train.checkpoints.optimizers import OptimizerLoad, save_optimizer
-from train.checkpoints.plain import put_together, take_apart, tensor_names
+from train.checkpoints.plain import check_alike, put_together, take_apart, tensor_names
 from train.checkpoints.shards import Shards
 from train.checkpoints.staging import Snapshot, Staging
 from train.ema import Ema
@@ -33,17 +38,23 @@ from train.player import Player
 from train.recipe import Recipe
 
 STATE = "state.json"
+NETWORK = re.compile(r"\w+", re.ASCII)
+RUN_ID = re.compile(r"[\w-]{0,128}", re.ASCII)
 
 
 @dataclass
 class Counters:
     """What is counted over the whole life of a run."""
 
-    step: int = 0
-    samples: int = 0
-    skipped_steps: int = 0  # for a loss or gradient that was not finite
-    nonfinite_in_a_row: int = 0
+    step: int = bounded(0, least=0)
+    samples: int = bounded(0, least=0)
+    skipped_steps: int = bounded(0, least=0)  # for a loss or gradient that was not finite
+    nonfinite_in_a_row: int = bounded(0, least=0)
     run_id: str = ""  # by which trackers know the run
+
+    def __post_init__(self) -> None:
+        if not RUN_ID.fullmatch(self.run_id):
+            raise ValueError(f"run_id: expected letters and digits, found {self.run_id!r}")
 
     def count(self, num_samples: int, is_finite: bool) -> None:
         """Count one step."""
@@ -51,6 +62,23 @@ class Counters:
         self.samples += num_samples
         self.skipped_steps += not is_finite
         self.nonfinite_in_a_row = 0 if is_finite else self.nonfinite_in_a_row + 1
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What state.json holds."""
+
+    networks: dict[str, dict[str, Any]]  # what their exported files say in their headers
+    optimizers: dict[str, dict[str, Any]]  # by player and parameter
+    recipe: dict[str, Any]
+    counters: Counters
+    means: list[dict[str, list[float]]]  # of each rank
+    exports: bool
+    processes: int = bounded(1, least=1)
+
+    def __post_init__(self) -> None:
+        if strange := [name for name in self.networks if not NETWORK.fullmatch(name)]:
+            raise ValueError(f"networks: expected the names of networks, found {strange[0]!r}")
 
 
 @dataclass
@@ -87,20 +115,27 @@ class TrainingState:
 
         Raises CheckpointError if it is the state of something else.
         """
+        own = self.recipe.state_dict()  # by all ranks together, before any of them may fail
         shards, plain = Shards(folder), read_state(folder)
         networks = self._network_tensors()
         check_same(folder, networks, shards)
         loads = [OptimizerLoad(p, _of_player(folder, plain, p), shards) for p in self.players]
-        recipe = {name: shards.whole(name) for name in tensor_names(plain["recipe"])}
+        with fits(folder, "recipe"):
+            tensors = {name: shards.whole(name) for name in tensor_names(plain.recipe)}
+            recipe = put_together(plain.recipe, tensors)
+            check_alike(recipe, own, "recipe")
         shards.read(networks | {name: target for load in loads for name, target in load.targets.items()})
-        for load in loads:
-            load.finish()
-        self.recipe.load_state_dict(put_together(plain["recipe"], recipe))
+        with fits(folder, "optimizers"):
+            for load in loads:
+                load.finish()
+        with fits(folder, "recipe"):
+            self.recipe.load_state_dict(recipe)
         # With another number of ranks the stream finds out by itself what a position still means.
-        stem = rank_stem(min(self.world.rank, plain["processes"] - 1))
-        self.stream.load_state_dict(json.loads((folder / f"{stem}.json").read_text())["data"])
-        self.means.load_state_dict(plain["means"], self.world.rank, self.world.size)
-        for name, value in plain["counters"].items():
+        stem = rank_stem(min(self.world.rank, plain.processes - 1))
+        with fits(folder, f"{stem}.json"):
+            self.stream.load_state_dict(read_json(folder / f"{stem}.json", MOST_PLAIN_BYTES)["data"])
+        self.means.load_state_dict(plain.means, self.world.rank, self.world.size)
+        for name, value in asdict(plain.counters).items():
             setattr(self.counters, name, value)
 
     def _network_tensors(self) -> dict[str, Tensor]:
@@ -133,12 +168,28 @@ def rank_stem(rank: int) -> str:
     return f"rank_{rank:05d}"
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> Plain:
     """The plain part of a checkpoint's state. Raises CheckpointError when it cannot be read."""
     try:
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / STATE}: cannot be read ({error})") from error
+        plain = from_plain(Plain, read_json(folder / STATE, MOST_PLAIN_BYTES))
+        if plain.counters.step != step_of(folder):
+            raise ConfigError(f"counters.step: expected {step_of(folder)}, found {plain.counters.step}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / STATE}: cannot be read ({one_line(error)})") from error
+    return plain
+
+
+@contextmanager
+def fits(folder: Path, what: str) -> Iterator[None]:
+    """Raise CheckpointError, one line, for whatever is not as the objects within the context need it."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # each object has its own words and kinds
+        raise CheckpointError(
+            one_line(f"{folder}: its {what} does not fit ({type(error).__name__}: {error})")
+        ) from error
 
 
 def check_same(folder: Path, expected: Mapping[str, Tensor], shards: Shards) -> None:
@@ -153,11 +204,12 @@ def check_same(folder: Path, expected: Mapping[str, Tensor], shards: Shards) -> 
     ]
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise CheckpointError(f"{folder}: of other networks or settings: {'; '.join(problems[:3])}{more}")
+        shown = "; ".join(problem[:200] for problem in problems[:3])
+        raise CheckpointError(one_line(f"{folder}: of other networks or settings: {shown}{more}"))
 
 
-def _of_player(folder: Path, plain: Mapping[str, Any], player: Player) -> Mapping[str, Any]:
-    if player.name not in plain["optimizers"]:
-        known = ", ".join(plain["optimizers"])
-        raise CheckpointError(f"{folder}: no optimizer of '{player.name}' in it (found: {known})")
-    return plain["optimizers"][player.name]
+def _of_player(folder: Path, plain: Plain, player: Player) -> Mapping[str, Any]:
+    if player.name not in plain.optimizers:
+        known = ", ".join(plain.optimizers)
+        raise CheckpointError(one_line(f"{folder}: no optimizer of '{player.name}' in it (found: {known})"))
+    return plain.optimizers[player.name]

@@ -26,16 +26,21 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file; errors as in `parse_json`, and when it is far too large for a description."""
-    check_length(path.stat().st_size, str(path))
+def read_json(path: Path, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+    """The mapping in a file; errors as in `parse_json`, and when it is far too large for a description.
+
+    FileNotFoundError also for what is no file: to open a pipe would wait for ever.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    check_length(path.stat().st_size, str(path), most_bytes)
     return parse_json(path.read_bytes(), str(path))
 
 
-def check_length(num_bytes: int, where: str) -> None:
+def check_length(num_bytes: int, where: str, most_bytes: int = MOST_BYTES) -> None:
     """Raise ValueError for a description longer than any that is meant to be read."""
-    if num_bytes > MOST_BYTES:
-        raise ValueError(f"{where}: expected a description of at most {MOST_BYTES} bytes, found {num_bytes}")
+    if num_bytes > most_bytes:
+        raise ValueError(f"{where}: expected a description of at most {most_bytes} bytes, found {num_bytes}")
 
 
 def head_of(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Weight files changed at random, read in a process of their own by every reader there is.
+"""Weight files and checkpoints changed at random, read in a process of their own by every reader there is.
 
     python -m tests.hostile.fuzz_files 500
 
@@ -13,9 +13,10 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -24,30 +25,12 @@ from modules import build
 from modules.weights import load_network, read_header
 from modules.weights.conversion import gather
 from modules.weights.lora_files import read_lora
+from tests.hostile import fuzz_checkpoints
 from tests.hostile.broken_files import archive, calling, doubling
+from tests.hostile.changes import damage, with_change
 
 LIMIT_BYTES, SECONDS = 2 * 2**30, 60
 LAYER = "diffusion_model.down_blocks.0.2.attention.attn.to_q"
-VALUES = (
-    None,
-    True,
-    -1,
-    0,
-    2**31,
-    2**63,
-    10**30,
-    1.5,
-    1e308,
-    "",
-    "x",
-    "../x",
-    [],
-    [[]],
-    {},
-    {"a": {}},
-    "\0",
-    "F8_E4M3",
-)
 Read = Callable[[Path], Any]
 READERS: tuple[Read, ...] = (lambda file: load_network(file, "previewer"), read_lora, gather, read_header)
 
@@ -103,38 +86,6 @@ def changed(rng: random.Random, file: Path, out: Path, canary: Path) -> Path:
     return out
 
 
-def damage(rng: random.Random, data: bytearray) -> None:
-    """Bytes flipped near the start or anywhere, cut off, doubled."""
-    for _ in range(rng.randrange(1, 20)):
-        if not data:
-            return
-        at = rng.randrange(min(len(data), rng.choice((16, 400, len(data)))))
-        kind = rng.randrange(6)
-        if kind < 4:
-            data[at] = rng.randrange(256)
-        elif kind == 4:
-            del data[at:]
-        else:
-            data[at:at] = data[at : at + rng.randrange(1, 100)]
-
-
-def with_change(rng: random.Random, plain: Any) -> Any:
-    """Plain data with one value, somewhere in it, replaced, lost or put under another name."""
-    if isinstance(plain, dict) and plain and rng.random() < 0.9:
-        key = rng.choice(sorted(plain))
-        if rng.random() < 0.1:
-            return {name: value for name, value in plain.items() if name != key}
-        if rng.random() < 0.1:
-            return {
-                (str(rng.choice(VALUES)) if name == key else name): value for name, value in plain.items()
-            }
-        return plain | {key: with_change(rng, plain[key])}
-    if isinstance(plain, list) and plain and rng.random() < 0.8:
-        at = rng.randrange(len(plain))
-        return [with_change(rng, item) if n == at else item for n, item in enumerate(plain)]
-    return rng.choice(VALUES)
-
-
 def read_all(file: Path) -> str:
     """What comes of reading a file by every reader: "" or what should not have come."""
     for read in READERS:
@@ -148,48 +99,85 @@ def read_all(file: Path) -> str:
     return ""
 
 
-def in_process(file: Path) -> str:
+class Outcome(NamedTuple):
+    """What came of reading one file; said: "" or what should not have come."""
+
+    said: str
+    seconds: float = 0.0
+    grown_bytes: int = 0  # of the process's memory
+
+
+def in_process(file: Path, read: Callable[[Path], str]) -> Outcome:
     """The same in a process of its own, which may take LIMIT_BYTES more than there is now, and SECONDS."""
     told, tell = os.pipe()
     child = os.fork()
     if not child:
         signal.alarm(SECONDS)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found = read_all(file)
+        quiet()
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        said = read(file)
         grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        os.write(tell, (found or (f"{grown} bytes" if grown > LIMIT_BYTES else "fine"))[:4000].encode())
+        if grown > LIMIT_BYTES:
+            said += f" {grown} bytes"
+        os.write(tell, json.dumps([said[:4000], time.monotonic() - began, grown]).encode())
         os._exit(0)
     os.close(tell)
     with os.fdopen(told, "rb") as pipe:
-        said = pipe.read().decode(errors="replace")
+        found = pipe.read().decode()
     _, status = os.waitpid(child, 0)
-    return "" if said == "fine" and status == 0 else said or f"ended with status {status}"
+    return Outcome(*json.loads(found)) if found and status == 0 else Outcome(f"ended with status {status}")
+
+
+def quiet() -> None:
+    """Say nothing any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def outcomes(seeds: range) -> Iterator[tuple[str, Outcome]]:
+    """What comes of the files of these seeds, with their names; every fourth is a checkpoint."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, out, canary = Path(name) / "sound", Path(name) / "changed", Path(name) / "canary"
+        for each in (folder / "files", folder / "runs", out):
+            each.mkdir(parents=True)
+        files = sound(folder / "files")
+        fuzz_checkpoints.sound(folder / "runs")
+        for seed in seeds:
+            rng = random.Random(seed)
+            if seed % 4 == 3:
+                file = fuzz_checkpoints.changed(rng, folder / "runs", out, canary)
+                outcome = in_process(file, fuzz_checkpoints.read_all)
+            else:
+                for file in files:
+                    (out / file.name).write_bytes(file.read_bytes())
+                file = changed(rng, rng.choice(files), out, canary)
+                outcome = in_process(file, read_all)
+            if canary.exists():
+                outcome = outcome._replace(said=f"{outcome.said} it was run")
+                canary.unlink()
+            yield f"{seed}: {file.name}", outcome
 
 
 def run(seeds: range) -> list[str]:
     """The problems with files of these seeds."""
-    problems: list[str] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder, out, canary = Path(name) / "sound", Path(name) / "changed", Path(name) / "canary"
-        folder.mkdir()
-        out.mkdir()
-        files = sound(folder)
-        for seed in seeds:
-            for file in files:
-                (out / file.name).write_bytes(file.read_bytes())
-            rng = random.Random(seed)
-            file = changed(rng, rng.choice(files), out, canary)
-            if said := in_process(file):
-                problems.append(f"{seed}: {file.name}: {said}")
-                print(problems[-1], flush=True)
-            if canary.exists():
-                problems.append(f"{seed}: {file.name}: it was run")
-                canary.unlink()
-    return problems
+    return [f"{name}: {outcome.said}" for name, outcome in outcomes(seeds) if outcome.said]
+
+
+def main(number: int) -> int:
+    """Try so many; tell of problems at once, and of the extremes at the end."""
+    num_problems, slowest, largest = 0, 0.0, 0
+    for name, outcome in outcomes(range(number)):
+        slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.grown_bytes)
+        if outcome.said:
+            num_problems += 1
+            print(f"{name}: {outcome.said}", flush=True)
+    print(
+        f"{number} broken weight files and checkpoints: {num_problems} problems; the slowest took"
+        f" {slowest:.1f} s, the largest process grew by {largest / 2**20:.0f} MiB"
+    )
+    return int(num_problems > 0)
 
 
 if __name__ == "__main__":
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    found = run(range(number))
-    print(f"{number} broken weight files, {len(found)} problems")
-    sys.exit(bool(found))
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 500))

@@ -4,20 +4,28 @@
     <run>/checkpoints/step_00000200.unfinished/   being written, or left behind by a run that was killed
     <run>/checkpoints/latest                      the name of the newest
 
-A flipped byte loads without complaint in most formats, hence the manifest.
+A flipped byte loads without complaint in most formats, hence the manifest. All may come from a stranger:
+names lead nowhere else, and every file that is read stands in the manifest.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modules.weights.plain_data import read_json
 from train.checkpoints.files import facts_of, flush, write_text
 
 MANIFEST = "manifest.json"
 LATEST = "latest"
 PREFIX, UNFINISHED = "step_", ".unfinished"
+NAME = re.compile(PREFIX + r"[0-9]{1,18}")
+FILE = re.compile(r"[\w.-]+", re.ASCII)
+LONGEST_NAME = 100  # bytes of `latest` that are read
+MOST_PLAIN_BYTES = 1 << 26  # of a file of plain data: positions, counters, what was left out
+READ = (".json", ".safetensors")  # what else lies in the folder is not looked at
 
 Files = Mapping[str, Mapping[str, int | str]]
 """The name of each file of a checkpoint -> its size and SHA-256."""
@@ -50,16 +58,18 @@ class Checkpoints:
         pointer = self.folder / LATEST
         if not pointer.exists():
             return []
-        named = self.folder / pointer.read_text(encoding="utf-8", errors="replace").strip()
-        there = self._all()[::-1]
-        if not _is_checkpoint(named):  # not one of our names: anything may be the newest
+        name, there = "", self._all()[::-1]
+        if pointer.is_file():
+            with pointer.open("rb") as file:
+                name = file.read(LONGEST_NAME).decode(errors="replace").strip()
+        if not NAME.fullmatch(name):  # not one of our names: anything may be the newest
             return there
-        return [named, *(path for path in there if path.name < named.name)]
+        return [self.folder / name, *(path for path in there if step_of(path) < int(name[len(PREFIX) :]))]
 
     def clean(self) -> None:
         """Remove what a run that was killed has left half-written or half-removed."""
         for path in self.folder.glob(f"*{UNFINISHED}"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _delete(path)
 
     def commit(self, step: int, files: Files) -> Path:
         """Make the files that lie in `unfinished(step)` the newest checkpoint; returns its path."""
@@ -92,11 +102,12 @@ class Checkpoints:
             doomed = path.with_name(f".{path.name}{UNFINISHED}")
             shutil.rmtree(doomed, ignore_errors=True)
             path.rename(doomed)
-            shutil.rmtree(doomed)
+            _delete(doomed)
 
     def _all(self) -> list[Path]:
         """All that look whole, oldest first."""
-        return sorted(filter(_is_checkpoint, self.folder.glob(f"{PREFIX}*")))
+        found = (path for path in self.folder.glob(f"{PREFIX}*") if NAME.fullmatch(path.name))
+        return sorted(found, key=step_of)
 
 
 def damage(folder: Path, share: int = 0, of: int = 1) -> str | None:
@@ -124,11 +135,20 @@ def step_of(path: Path) -> int:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if not isinstance(files, dict) or not files or not all(isinstance(f, dict) for f in files.values()):
+    files = read_json(folder / MANIFEST, MOST_PLAIN_BYTES)
+    if not files or not all(isinstance(facts, dict) for facts in files.values()):
         raise ValueError("expected the files with size and checksum of each")
+    if strange := [name for name in files if not FILE.fullmatch(name) or name in (".", "..")]:
+        raise ValueError(f"expected names of files in this folder, found {strange[0]!r}")
+    there = {path.name for path in folder.iterdir() if path.suffix in READ}
+    if more := sorted(there - files.keys() - {MANIFEST}):
+        raise ValueError(f"it does not know {more[0]}")
     return files
 
 
-def _is_checkpoint(path: Path) -> bool:
-    return path.name.startswith(PREFIX) and path.name.removeprefix(PREFIX).isdecimal()
+def _delete(path: Path) -> None:
+    """Remove a file or a folder; of a link, the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

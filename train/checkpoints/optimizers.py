@@ -27,6 +27,8 @@ class OptimizerLoad:
         """Raises CheckpointError when the state belongs to other parameters."""
         self.player, self.plain = player, plain
         self.parameters = {name: parameter for parameter, name in _names(player).items()}
+        if not isinstance(plain, Mapping) or not all(isinstance(each, Mapping) for each in plain.values()):
+            raise CheckpointError(f"{shards.folder}: the optimizer of '{player.name}' has no state")
         if unknown := sorted(plain.keys() - self.parameters.keys()):
             raise CheckpointError(
                 f"{shards.folder}: the optimizer of '{player.name}' learnt {len(unknown)} other parameters,"
@@ -37,6 +39,17 @@ class OptimizerLoad:
             for key in tensor_names(entries):
                 saved = shards.facts(key)
                 self.targets[key] = _empty(saved.size, saved.properties.dtype, self.parameters[name])
+            self._check(name, entries, f"{shards.folder}: the optimizer of '{player.name}': {name}")
+
+    def _check(self, name: str, entries: Mapping[str, Any], where: str) -> None:
+        """Raise CheckpointError for a state that the optimizer would only stumble over at its next step."""
+        found = {
+            key: list(self.targets[each].shape) for key in entries for each in tensor_names(entries[key])
+        }
+        shape = list(self.parameters[name].shape)
+        expected = {"step": [], "exp_avg": shape, "exp_avg_sq": shape}
+        if isinstance(self.player.optimizer, torch.optim.AdamW) and found != expected:
+            raise CheckpointError(f"{where}: expected {expected}, found {found}")
 
     def finish(self) -> None:
         """Give the optimizer its state, when the targets have been read."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from modules.schema import check_scalar, join
+
 TENSOR = "$tensor"
 
 
@@ -32,7 +34,7 @@ def put_together(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     """What `take_apart` took apart."""
     if isinstance(value, dict):
         if value.keys() == {TENSOR}:
-            return tensors[value[TENSOR]]
+            return tensors[str(value[TENSOR])]
         return {key: put_together(item, tensors) for key, item in value.items()}
     if isinstance(value, list):
         return [put_together(item, tensors) for item in value]
@@ -43,6 +45,29 @@ def tensor_names(value: Any) -> list[str]:
     """The names of the tensors that were taken out of `value`."""
     if isinstance(value, dict):
         if value.keys() == {TENSOR}:
-            return [value[TENSOR]]
+            return [str(value[TENSOR])]
         return [name for item in value.values() for name in tensor_names(item)]
     return [name for item in value for name in tensor_names(item)] if isinstance(value, list) else []
+
+
+def check_alike(found: Any, expected: Any, where: str) -> None:
+    """Raise ValueError, beginning with `where`, unless two states are of the same keys, types and shapes.
+
+    What is in a list is left to the one whose state it is: there may be more or fewer of them.
+    """
+    if isinstance(expected, Mapping):
+        if not isinstance(found, Mapping) or found.keys() != expected.keys():
+            keys = list(found) if isinstance(found, Mapping) else type(found).__name__
+            raise ValueError(f"{where}: expected {list(expected)}, found {keys}")
+        for key, value in expected.items():
+            check_alike(found[key], value, join(where, key))
+    elif _kind(found) != _kind(expected):
+        raise ValueError(f"{where}: expected {_kind(expected)}, found {_kind(found)}")
+    elif not isinstance(found, Tensor | list | tuple):
+        check_scalar(found, where)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return "list" if isinstance(value, tuple) else type(value).__name__

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from modules.schema import one_line
 from train.checkpoints.export import export, is_exported, remove_unfinished
 from train.checkpoints.folders import LATEST, CheckpointError, Checkpoints, damage, step_of
 from train.parallel.ranks import gather
@@ -24,7 +25,10 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
     """Take back the newest checkpoint that is whole, on all ranks the same; None where there is none at all.
 
     Each rank checks its share of the files. A damaged checkpoint is told of in one line, and the one before
-    it is used. Raises CheckpointError, on all ranks, if all are damaged or if it is of another run.
+    it is used. Raises CheckpointError, on all ranks, if all are damaged.
+
+    One that is whole by its manifest and yet does not fit is an error: it is of another run, other settings
+    or another version, and to go back without a word would give up work that may be worth a change of these.
     """
     began, world = time.monotonic(), state.world
     if world.is_first:
@@ -38,7 +42,7 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
                 checkpoints.prune()  # the run may have been killed before it did
             return Resumed(path, time.monotonic() - began)
         if world.is_first:
-            log.warning("%s; going back to the checkpoint before it", problem)
+            log.warning("%s; going back to the checkpoint before it", one_line(problem))
     if paths:
         raise CheckpointError(
             f"{checkpoints.folder}: none of its {len(paths)} checkpoints is whole ({problem}); restore"
@@ -51,8 +55,8 @@ def export_again(resumed: Resumed, out: Path) -> None:
     """Export the networks if a run was killed between its checkpoint and that; on the first rank."""
     remove_unfinished(out)
     state, step = read_state(resumed.path), step_of(resumed.path)
-    if state["exports"] and not is_exported(resumed.path, state["networks"], step, out):
-        export(resumed.path, state["networks"], step, out)
+    if state.exports and not is_exported(resumed.path, state.networks, step, out):
+        export(resumed.path, state.networks, step, out)
 
 
 def _read(path: Path, state: TrainingState) -> None:

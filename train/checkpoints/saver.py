@@ -138,7 +138,7 @@ class Saver:
 
     def _export(self, path: Path, step: int) -> str:
         try:
-            export(path, read_state(path)["networks"], step, self.weights)
+            export(path, read_state(path).networks, step, self.weights)
         except Exception as error:  # as above
             return f"{self.weights}: not exported from {path.name}, which is whole: {error}; {REMEDY}"
         return ""
