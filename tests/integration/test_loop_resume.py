@@ -13,7 +13,7 @@ import torch
 from modules.weights import read_header
 from tests.integration.saved import saved_tensors, saved_texts
 from train.checkpoints import saver
-from train.checkpoints.folders import CheckpointError
+from train.checkpoints.folders import CheckpointError, Checkpoints
 from train.config import config_from_plain
 from train.loop import run
 
@@ -133,6 +133,30 @@ def test_damage_is_found_and_the_checkpoint_before_it_used(
     torch.testing.assert_close(saved_tensors(last), expected, rtol=0, atol=0)
 
 
+def test_a_damaged_newest_one_does_not_take_the_place_of_the_one_gone_on_from(
+    plain_config, colour_recipe, tmp_path
+) -> None:
+    run(config_from_plain(plain_config()), colour_recipe())
+    checkpoints = tmp_path / "run" / "checkpoints"
+    (checkpoints / "step_00000006" / "state.json").unlink()
+    recipe = colour_recipe()
+    recipe.after_step = lambda step: 1 / 0  # before anything is saved again
+    with pytest.raises(ZeroDivisionError):
+        run(config_from_plain(plain_config(run={"keep_last": 1})), recipe)
+    assert run(config_from_plain(plain_config(run={"keep_last": 1})), colour_recipe()).step == 6
+    starts = json.loads((tmp_path / "run" / "run.json").read_text())["starts"]
+    assert [start["from_step"] for start in starts] == [0, 3, 3]
+
+
+def test_old_ones_that_cannot_be_removed_are_told_of(plain_config, colour_recipe, monkeypatch) -> None:
+    def fails(checkpoints: Checkpoints) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Checkpoints, "prune", fails)
+    with pytest.raises(CheckpointError, match=r"step_00000003: written, but older ones cannot be removed: "):
+        run(config_from_plain(plain_config()), colour_recipe())
+
+
 def test_without_a_whole_checkpoint_the_run_ends(plain_config, colour_recipe, tmp_path) -> None:
     config = config_from_plain(plain_config())
     run(config, colour_recipe())
@@ -159,6 +183,17 @@ def test_an_export_that_was_cut_short_is_made_up_for(plain_config, colour_recipe
     expected = path.read_bytes()
     path.unlink()
     run(config_from_plain(plain_config()), colour_recipe())
+    assert path.read_bytes() == expected and read_header(path)["step"] == 6
+
+
+def test_the_export_at_the_end_of_exact_epochs_is_made_up_for(plain_config, colour_recipe, tmp_path) -> None:
+    """The last step is not run.num_steps there."""
+    plain = plain_config(run={"num_steps": 100, "export": "end"}, data={"epochs": 1})
+    assert run(config_from_plain(plain), colour_recipe()).step == 6
+    path = tmp_path / "run" / "weights" / "colour_net.safetensors"
+    expected = path.read_bytes()
+    path.unlink()
+    assert run(config_from_plain(plain), colour_recipe()).step == 6
     assert path.read_bytes() == expected and read_header(path)["step"] == 6
 
 

@@ -119,14 +119,20 @@ def damage(folder: Path, share: int = 0, of: int = 1) -> str | None:
     except (OSError, ValueError) as error:
         return f"{folder / MANIFEST}: cannot be read ({error})"
     for name in sorted(expected)[share::of]:
-        path, facts = folder / name, expected[name]
-        if not path.is_file():
-            return f"{path}: missing"
-        if (size := path.stat().st_size) != facts.get("bytes"):
-            return f"{path}: damaged (expected {facts.get('bytes')} bytes, found {size})"
-        if facts_of(path) != facts:
-            return f"{path}: damaged (its checksum differs)"
+        try:
+            if problem := _file_damage(folder / name, expected[name]):
+                return problem
+        except OSError as error:  # of the disk
+            return f"{folder / name}: cannot be read ({error})"
     return None
+
+
+def _file_damage(path: Path, facts: Mapping[str, Any]) -> str | None:
+    if not path.is_file():
+        return f"{path}: missing"
+    if (size := path.stat().st_size) != facts.get("bytes"):
+        return f"{path}: damaged (expected {facts.get('bytes')} bytes, found {size})"
+    return None if facts_of(path) == facts else f"{path}: damaged (its checksum differs)"
 
 
 def step_of(path: Path) -> int:

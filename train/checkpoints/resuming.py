@@ -38,7 +38,7 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
         problem = _first(damage(path, world.rank, world.size))
         if problem is None:
             _read(path, state)
-            if world.is_first:
+            if world.is_first and path == paths[0]:  # a damaged newest may count as one of those that stay
                 checkpoints.prune()  # the run may have been killed before it did
             return Resumed(path, time.monotonic() - began)
         if world.is_first:

@@ -128,13 +128,21 @@ class Saver:
                     raise CheckpointError(f"rank {rank}: {report['error']}")
             files = {name: facts for report in reports for name, facts in report["files"].items()}
             path = self.checkpoints.commit(step, files)
-            self.checkpoints.prune()
         except Exception as error:  # raised again on all ranks, by the thread that trains
             self.checkpoints.discard(step)
-            good = self.checkpoints.usable()
-            rest = f"the last good one is {good[0].name}" if good else "there is no good one yet"
-            return f"{self._what(step)}: not written: {error}; {rest}; {REMEDY}"
+            return f"{self._what(step)}: not written: {error}; {self._last_good()}; {REMEDY}"
+        try:
+            self.checkpoints.prune()
+        except Exception as error:  # as above
+            return f"{path}: written, but older ones cannot be removed: {error}; {REMEDY}"
         return self._export(path, step) if exports else ""
+
+    def _last_good(self) -> str:
+        try:
+            good = self.checkpoints.usable()
+        except OSError as error:  # the disk is gone
+            return f"what was written before cannot be read: {error}"
+        return f"the last good one is {good[0].name}" if good else "there is no good one yet"
 
     def _export(self, path: Path, step: int) -> str:
         try:

@@ -92,6 +92,16 @@ def test_damage_is_named(tmp_path: Path, harm, message: str) -> None:
     assert damage(tmp_path / "step_00000002") == f"{tmp_path / 'step_00000002'}: not there"
 
 
+def test_a_file_that_the_disk_does_not_give_back_is_damage(tmp_path: Path, monkeypatch) -> None:
+    path = write(Checkpoints(tmp_path), 1)
+
+    def fails(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr("train.checkpoints.folders.facts_of", fails)
+    assert (damage(path) or "").startswith(f"{path / 'a.bin'}: cannot be read ([Errno 5] Input/output error")
+
+
 def raise_(problem: str) -> None:
     raise CheckpointError(problem)
 
