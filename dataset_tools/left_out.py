@@ -12,13 +12,15 @@ log = logging.getLogger(__name__)
 
 MAX_NAMED = 100
 """Of each kind that the log names; a data set can hold millions."""
+MAX_COUNTED = 50_000
+"""Of each kind by each rank: all are kept in memory and in every checkpoint, to be counted once."""
 
 Marks = dict[str, dict[str, int]]
 """By kind: checksum of the name of what was left out, number of samples. Plain data."""
 
 
 class LeftOut:
-    """Counts by kind, and names the first of each kind in the log."""
+    """Counts by kind, up to MAX_COUNTED of each, and names the first of each kind in the log."""
 
     def __init__(self) -> None:
         self.marks: Marks = {}
@@ -28,9 +30,11 @@ class LeftOut:
         """Count and name something left out, unless it was before."""
         seen = self.marks.setdefault(skipped.kind.value, {})
         mark = blake2b(skipped.name.encode(errors="backslashreplace"), digest_size=8).hexdigest()
-        if mark in seen:
+        if mark in seen or len(seen) == MAX_COUNTED:
             return
         seen[mark] = skipped.num_samples
+        if len(seen) == MAX_COUNTED:
+            log.warning("data: further %s are not counted, there are too many of them", skipped.kind)
         self._first = self._first or f"{skipped.name}: {skipped.reason}"
         if len(seen) > MAX_NAMED:
             return
