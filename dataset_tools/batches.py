@@ -38,7 +38,6 @@ class Batch(TypedDict):
     control: NotRequired[Tensor]  # uint8 [B, c, h, w], what a control filter made of them
     captions: list[str]
     keys: list[str]
-    facts: list[dict[str, Any]]
     sources: NotRequired[list[str]]  # with data.sources: their names
     share: NotRequired[float]  # with data.epochs: 1, or 0 for a row that was borrowed; see train.feed
 
@@ -174,11 +173,7 @@ def make_batch(
         return None
     chosen, found = zip(*rows_of_rank, strict=True)
     tensors = {name: torch.stack([row[name] for row in found]) for name in found[0]}
-    about = {
-        "captions": [ref.caption for ref in chosen],
-        "keys": [ref.key for ref in chosen],
-        "facts": [ref.facts for ref in chosen],
-    }
+    about = {"captions": [ref.caption for ref in chosen], "keys": [ref.key for ref in chosen]}
     batch = cast(Batch, {**tensors, **about})
     if config.sources:
         batch["sources"] = [ref.source for ref in chosen]

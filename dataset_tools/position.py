@@ -12,7 +12,7 @@ from dataset_tools.sample_refs import SampleRef
 MOST = 2**62  # of any whole number
 MOST_PX = 2**20
 MOST_WALKED = 1024  # batches from a snapshot to where reading goes on; they are walked again
-TYPES = {"shard": str, "key": str, "caption": str, "facts": dict, "source": str}
+TYPES = {"shard": str, "key": str, "caption": str, "source": str}
 
 
 class Place(NamedTuple):

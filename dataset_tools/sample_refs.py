@@ -14,7 +14,7 @@ from dataset_tools.latent_facts import FACTS_NAME
 from dataset_tools.latents import Latents
 from dataset_tools.records import Broken, Sample, check_caption, claimed_size, read_samples
 from dataset_tools.sources import one_line
-from dataset_tools.tar_members import LATENTS
+from dataset_tools.tar_members import LATENTS, MAX_MEMBER_BYTES
 
 HEADER_BYTES = 1 << 16  # enough to find the size of nearly every picture
 MAX_REMEMBERED = 50_000  # samples whose listing is kept in memory, about 1 kB each
@@ -30,7 +30,6 @@ class SampleRef(NamedTuple):
     picture: Size  # (height, width) px by the header
     bucket: Size
     caption: str
-    facts: dict[str, Any]
     epoch: int  # of the source, or a number drawn: the sample's chance depends on it
     source: str = ""  # name, if there are several
 
@@ -111,7 +110,8 @@ class ShardIndexer:
             try:
                 self._check_kind(sample)
                 self._caption(sample, alternative=False)
-                listed.append((sample, self._picture_size(sample)))
+                size = self._picture_size(sample)
+                listed.append((sample._replace(facts=self._texts(sample)), size))
             except UnusableError as error:
                 self.report(Skipped(error.kind, f"{shard}:{sample.key}", one_line(error)))
             except OSError as error:
@@ -119,6 +119,12 @@ class ShardIndexer:
         if num_filtered:
             self.report(Skipped(Kind.FILTERED, shard, "left out by data.filters", num_filtered))
         return listed
+
+    def _texts(self, sample: Sample) -> dict[str, Any]:
+        """The facts that captions are taken from. The others are not kept: a sample may have 256 KiB of them,
+        which take up twenty times that in memory, and many thousands of samples are mixed."""
+        names = (self.config.caption, self.config.alternative_caption)
+        return {name: sample.facts[name] for name in names if name in sample.facts}
 
     def _check_kind(self, sample: Sample) -> None:
         """Raise UnusableError for latents of which nothing is known, and for a picture among latents."""
@@ -141,7 +147,7 @@ class ShardIndexer:
             bucket = self.buckets.nearest(*picture)
         caption = self._caption(sample, to_alternative < self.config.alternative_share)
         where = sample.shard, sample.key, sample.image_offset, sample.image_num_bytes
-        return SampleRef(*where, picture, bucket, caption, sample.facts, epoch)
+        return SampleRef(*where, picture, bucket, caption, epoch)
 
     @staticmethod
     def _draws(seed: int, epoch: int, key: str) -> tuple[float, float, float]:
@@ -155,6 +161,8 @@ class ShardIndexer:
         Raises UnusableError when the picture is not usable, as far as its header tells, OSError.
         """
         claimed, most = claimed_size(sample.facts), self.config.max_megapixels
+        if self.latents is not None:
+            return self._size_behind_latents(claimed)
         if claimed:
             with suppress(UnusableError):  # the header knows whether picture or json is to blame
                 check_size(*claimed, sample.image_num_bytes, most)
@@ -167,6 +175,13 @@ class ShardIndexer:
             size = image_size(data, most)
         check_claim(claimed, size)
         return size[1], size[0]
+
+    def _size_behind_latents(self, claimed: tuple[int, int] | None) -> Size:
+        """(height, width) px of the picture that latents were made of: only the json can tell."""
+        if claimed is None:
+            raise UnusableError(Kind.LATENTS, "the json does not say the size of the picture")
+        check_size(*claimed, MAX_MEMBER_BYTES, self.config.max_megapixels)
+        return claimed[1], claimed[0]
 
     def _caption(self, sample: Sample, alternative: bool) -> str:
         """The text of the field drawn, else of the other. Raises UnusableError."""

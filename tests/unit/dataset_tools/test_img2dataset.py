@@ -63,14 +63,13 @@ def web(make_tar, tmp_path):
     return folder
 
 
-def test_pictures_captions_and_facts_are_read(web):
+def test_pictures_and_captions_are_read(web):
     stream = Stream(config(web, epochs=1, batch_size=1))
     found = {batch["keys"][0]: batch for batch in stream}
     assert set(found) == {f"00000{n:04d}" for n in range(6)} | {"000010000", "000010005"}
     assert stream.skipped == {"no_caption": 1}
     for key, batch in found.items():
         assert batch["captions"] == [f"picture {int(key)}"]
-        assert batch["facts"][0]["url"].startswith("https://")
     shapes = {key: tuple(batch["images"].shape[2:]) for key, batch in found.items()}
     assert shapes["000000000"] == (8, 20) and shapes["000000002"] == (20, 8)
     assert shapes["000010005"] == (20, 8)  # 32 x 16 by its json, and to be shown on its side

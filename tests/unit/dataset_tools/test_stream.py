@@ -28,9 +28,9 @@ def test_a_batch_holds_pictures_of_one_size_and_what_belongs_to_them(make_shards
         assert batch["images"].dtype == torch.uint8
         assert batch["images"].shape[:2] == (4, 3)
         assert tuple(batch["images"].shape[2:]) in {(16, 16), (8, 20), (20, 8)}
-        for image, caption, key, facts in zip(*batch.values(), strict=True):
-            number = facts["number"]
-            assert (int(key), int(caption)) == (number, number)
+        for image, caption, key in zip(*batch.values(), strict=True):
+            number = int(key)
+            assert int(caption) == number
             assert image.unique().tolist() == sorted({number, 255 - number, 7})
             assert image[0].unique().item() == number
 
@@ -74,13 +74,13 @@ def test_epochs_have_different_orders_and_a_seed_always_the_same(make_shards):
 
 def test_without_shuffling_the_order_is_that_of_the_shards(make_shards):
     stream = Stream(config(make_shards([5, 3]), shuffle=0))
-    numbers = [f["number"] for batch in take(stream, 4) for f in batch["facts"]]
+    numbers = [int(key) for batch in take(stream, 4) for key in batch["keys"]]
     assert numbers == [*range(8), *range(8)]
 
 
 def test_shuffling_mixes_samples_of_several_shards(make_shards):
     batches = take(Stream(config(make_shards([8] * 6), shuffle=20)), 3)
-    shards = {f["number"] // 8 for batch in batches for f in batch["facts"]}
+    shards = {int(key) // 8 for batch in batches for key in batch["keys"]}
     assert len(shards) == 3  # 24 samples in a block, of which 12 were taken
 
 
@@ -152,7 +152,7 @@ def test_filters_leave_out_and_count(make_shards):
         make_shards([10, 10]), filters=[Filter("parity", "==", "odd"), Filter("number", "<", 15)]
     )
     stream = Stream(settings)
-    seen = {f["number"] for batch in take(stream, 10) for f in batch["facts"]}
+    seen = {int(key) for batch in take(stream, 10) for key in batch["keys"]}
     assert seen == {1, 3, 5, 7, 9, 11, 13}
     assert stream.skipped == {"filtered": 13}
 

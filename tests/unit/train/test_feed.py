@@ -8,7 +8,7 @@ from train.feed import placed
 
 def test_pictures_and_their_controls_are_laid_out_as_the_networks_are() -> None:
     images, control = (torch.zeros(2, c, 8, 8, dtype=torch.uint8) for c in (3, 4))
-    batch = Batch(images=images, control=control, captions=["a", "b"], keys=["0", "1"], facts=[{}, {}])
+    batch = Batch(images=images, control=control, captions=["a", "b"], keys=["0", "1"])
     found = placed(batch, torch.device("meta"), channels_last=True)
     for pictures in (found["images"], found["control"]):
         assert pictures.device.type == "meta"
