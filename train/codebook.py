@@ -29,15 +29,21 @@ class CodebookCare:
         self._pending: list[Tensor] = []  # the same of this step and rank, one per micro-batch
         self._candidates: list[Tensor] = []  # one [B, K, C] per micro-batch
 
-    def observe(self, indices: Tensor, vectors: Tensor, rng: StepRng, step: int) -> None:
-        """Count one micro-batch. indices: [B, h, w]. vectors: [B, C, h, w], what the encoder gave."""
+    def observe(
+        self, indices: Tensor, vectors: Tensor, rng: StepRng, step: int, num_counted: int | None = None
+    ) -> None:
+        """Count one micro-batch. indices: [B, h, w]. vectors: [B, C, h, w], what the encoder gave.
+
+        num_counted: of the pictures (None: all).
+        """
         uses = indices.new_zeros(self.size)  # unlike bincount, index_add_ does not wait for a GPU
-        self._pending.append(uses.index_add_(0, indices.flatten(), torch.ones_like(indices.flatten())))
+        counted = indices[:num_counted].flatten()
+        self._pending.append(uses.index_add_(0, counted, torch.ones_like(counted)))
         if self._window_ends(step):
             rows = vectors.detach().float().flatten(2).transpose(1, 2).cpu()  # [B, h*w, C]
             picks = [torch.randperm(rows.shape[1], generator=generator) for generator in rng.samples]
             chosen = [row[pick[:CANDIDATES_PER_PICTURE]] for row, pick in zip(rows, picks, strict=True)]
-            self._candidates.append(torch.stack(chosen))
+            self._candidates.append(torch.stack(chosen)[:num_counted])
 
     @torch.no_grad()
     def after_step(self, step: int, codebook: Tensor) -> None:

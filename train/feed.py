@@ -11,6 +11,7 @@ from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
 from train.parallel import ranks
 from train.parallel.world import World
+from train.pictures import num_counted
 
 
 class Feed(NamedTuple):
@@ -60,14 +61,13 @@ def _together(feed: Feed, stream: Stream, world: World) -> Feed | None:
     if len(batches) < num_micro:
         spare = {**(batches[-1] if batches else stream.any_batch()), "share": 0.0}
         batches += [cast(Batch, spare)] * (num_micro - len(batches))
-    weight = world.size * num_micro / num_pictures
+    weight = world.size * num_micro / max(num_pictures, 1)  # all may have borrowed when storage fails
     shared = [cast(Batch, {**batch, "share": _num_rows([batch]) * weight}) for batch in batches]
     return Feed(shared, feed.seconds, num_pictures, is_last=bool(of_ranks[:, 2].all()))
 
 
 def _num_rows(batches: list[Batch]) -> int:
-    """How many pictures are there that are not borrowed."""
-    return sum(len(batch["keys"]) for batch in batches if batch.get("share", 1.0))
+    return sum(map(num_counted, batches))
 
 
 def placed(batch: Batch, device: torch.device, channels_last: bool = False) -> Batch:

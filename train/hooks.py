@@ -30,7 +30,7 @@ class StepDone(NamedTuple):
     """One finished step."""
 
     counters: Counters
-    metrics: Sequence[Metrics]  # of every micro-batch and player
+    metrics: Sequence[tuple[Metrics, float]]  # of every micro-batch and player, with what they count
     num_pictures: int  # in the global batch
     seconds: float  # the step took, waiting for data included
     waiting_seconds: float  # for data
@@ -55,8 +55,8 @@ class Report:
         self.steps: list[StepDone] = []  # since the last report
 
     def __call__(self, done: StepDone) -> None:
-        for metrics in done.metrics:
-            self.means.add(metrics)
+        for metrics, weight in done.metrics:
+            self.means.add(metrics, weight)
         self.steps.append(done)
         # Not where the run is only interrupted: it would leave a row that an uninterrupted run has not.
         if done.step % self.every == 0 or done.is_complete:

@@ -65,7 +65,7 @@ def train(session: Session, stop: StopRequest) -> Summary:
             feed = next(supply, None)
             if feed is None:  # all epochs were done before this start
                 break
-            metrics: list[Metrics] = []
+            metrics: list[tuple[Metrics, float]] = []
             updates = [update(session, player, feed, metrics) for player in state.players]
             state.recipe.after_step(counters.step)
             counters.count(feed.num_pictures, all(each.is_finite for each in updates))
@@ -94,18 +94,18 @@ def left_out(session: Session) -> dict[str, int]:
     return counts
 
 
-def update(session: Session, player: Player, feed: Feed, metrics: list[Metrics]) -> Update:
+def update(session: Session, player: Player, feed: Feed, metrics: list[tuple[Metrics, float]]) -> Update:
     """One step of one player while the others stand still; what there is to report is added to `metrics`."""
     run, state, step = session.config.run, session.state, session.state.counters.step
     prefix = f"{player.name}/" if len(state.players) > 1 else ""
 
-    def report(values: Metrics) -> None:
-        metrics.append({prefix + name: value for name, value in values.items()})
+    def report(values: Metrics, weight: float = 1.0) -> None:
+        metrics.append(({prefix + name: value for name, value in values.items()}, weight))
 
     def losses() -> Iterator[Tensor]:
         for index, batch in enumerate(feed.batches):
             loss, values = micro_loss(session, player, batch, index)
-            report(values)
+            report(values, batch.get("share", 1.0))
             yield loss
 
     rate = learning_rate(player.config, step, run.num_steps)

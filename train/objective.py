@@ -52,10 +52,15 @@ class DiffusionObjective:
         conditions: Mapping[str, Tensor],
         rng: StepRng,
         noise: Tensor | None = None,
+        num_counted: int | None = None,
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The recipe's loss and metrics of one micro-batch; arguments as of `losses.diffusion_loss`."""
+        """The recipe's loss and metrics of one micro-batch; arguments as of `losses.diffusion_loss`.
+
+        num_counted: of how many pictures the statistics take note (None: of all).
+        """
         result = diffusion_loss(network, self.diffusion, latents, conditions, rng, noise=noise)
-        self._collected.append((result.diffused.logSNR.float(), result.per_picture))
+        log_snr = result.diffused.logSNR.float()
+        self._collected.append((log_snr[:num_counted], result.per_picture[:num_counted]))
         spread = latents.detach().std()  # should be near 1: schedules are made for it
         return result.loss, {
             "loss_unweighted": result.per_picture.mean(),

@@ -10,6 +10,11 @@ def pictures(batch: Batch) -> Tensor:
     return batch["images"].float() / 255
 
 
+def num_counted(batch: Batch) -> int:
+    """How many of the batch's rows are read for the first time: none of a borrowed batch (see train.feed)."""
+    return len(batch["captions"]) if batch.get("share", 1.0) else 0
+
+
 def false_colours(latents: Tensor) -> Tensor:
     """Three of the latents' channels as red, green and blue, spread over [0, 1]: [B, 3, h, w]."""
     channels = latents[:, :3].float()

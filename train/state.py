@@ -72,7 +72,7 @@ class Plain:
     optimizers: dict[str, dict[str, Any]]  # by player and parameter
     recipe: dict[str, Any]
     counters: Counters
-    means: list[dict[str, list[float]]]  # of each rank
+    means: list[dict[str, list[tuple[float, float]]]]  # of each rank: (value, weight)
     exports: bool
     processes: int = bounded(1, least=1)
 

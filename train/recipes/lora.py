@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +108,7 @@ class LoRARecipe(Wrapper):
         loss, metrics = super().loss(player, batch, rng)
         if self.regular is None or self.settings.regularisation is None:
             return loss, metrics
-        kept, _ = super().loss(player, next(self.regular_batches), rng)
+        kept, _ = super().loss(player, as_many(next(self.regular_batches), batch), rng)
         loss = loss + self.settings.regularisation.weight * kept
         return loss, {**metrics, "regularisation_loss": kept.detach()}
 
@@ -140,3 +140,10 @@ class LoRARecipe(Wrapper):
                 yield placed(batch, device, run.channels_last)
 
         self.regular_batches = batches()
+
+
+def as_many(batch: Batch, other: Batch) -> Batch:
+    """As many of the batch's rows as the other has, which may be short, counting as much as the other's."""
+    count = len(other["captions"])
+    rows = {name: value[:count] for name, value in batch.items() if isinstance(value, Tensor | list)}
+    return cast(Batch, rows | ({"share": other["share"]} if "share" in other else {}))

@@ -24,7 +24,7 @@ from train.losses import pixel_loss
 from train.networks import check_networks, evaluating, freeze_batchnorm, learning_network
 from train.parallel.shards import whole_weights
 from train.perceptual import PerceptualDistance
-from train.pictures import pictures
+from train.pictures import num_counted, pictures
 from train.recipe import Metrics
 from train.recipes.settings import StageAModel, StageASettings
 from train.rng import StepRng
@@ -77,12 +77,12 @@ class StageARecipe:
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         images = pictures(batch)
         if player == "generator":
-            return self._generator_loss(images, rng)
+            return self._generator_loss(images, rng, num_counted(batch))
         if self.adversary.is_active(self.step):
             return self.adversary.discriminator_loss(self.discriminator, images)
         return images.new_zeros(()), {}
 
-    def _generator_loss(self, images: Tensor, rng: StepRng) -> tuple[Tensor, Metrics]:
+    def _generator_loss(self, images: Tensor, rng: StepRng, counted: int) -> tuple[Tensor, Metrics]:
         settings = self.settings
         if settings.freeze_batchnorm_step is not None and self.step >= settings.freeze_batchnorm_step:
             freeze_batchnorm(self.stage_a)
@@ -90,7 +90,8 @@ class StageARecipe:
         with recorded_input(self.stage_a.out_block[0]) as features:
             drawn, code = self.stage_a(images, quantized, self._noise(images, rng))
         drawn = drawn.float()
-        self.codebook.observe(code.indices, code.unquantized * self.stage_a.scale_factor, rng, self.step)
+        vectors = code.unquantized * self.stage_a.scale_factor
+        self.codebook.observe(code.indices, vectors, rng, self.step, counted)
         metrics: dict[str, float | Tensor] = {
             "psnr": psnr(drawn.detach(), images).mean(),
             **self.codebook.metrics(),

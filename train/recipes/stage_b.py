@@ -30,7 +30,7 @@ from train.networks import (
     network_dtype,
 )
 from train.objective import DiffusionObjective
-from train.pictures import pictures
+from train.pictures import num_counted, pictures
 from train.recipe import Metrics
 from train.recipes.diffusion import Example, ExtraConditions, no_extra
 from train.recipes.settings import StageBModel, StageBSettings
@@ -139,7 +139,8 @@ class StageBRecipe:
 
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         latents, conditions, noise = self.example(batch, rng)
-        return self.objective.loss(self.stage_b, latents, conditions, rng, noise)
+        counted = num_counted(batch)
+        return self.objective.loss(self.stage_b, latents, conditions, rng, noise, counted)
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from train.networks import (
     network_dtype,
 )
 from train.objective import DiffusionObjective
-from train.pictures import pictures
+from train.pictures import num_counted, pictures
 from train.recipe import Metrics
 from train.recipes.diffusion import Example, ExtraConditions, no_extra
 from train.recipes.settings import StageCModel, StageCSettings
@@ -124,7 +124,8 @@ class StageCRecipe:
 
     def loss(self, player: str, batch: Batch, rng: StepRng) -> tuple[Tensor, Metrics]:
         latents, conditions, noise = self.example(batch, rng)
-        return self.objective.loss(self.stage_c, latents, conditions, rng, noise)
+        counted = num_counted(batch)
+        return self.objective.loss(self.stage_c, latents, conditions, rng, noise, counted)
 
     @torch.no_grad()
     def sample(self, batch: Batch, rng: StepRng) -> dict[str, Tensor]:

@@ -99,3 +99,16 @@ def test_the_window_goes_on_from_its_state() -> None:
     assert again.metrics() == care.metrics()
     with pytest.raises(ValueError, match="codebook of 8 codes"):
         CodebookCare(8, window_steps=2, seed=0).load_state_dict(care.state_dict())
+
+
+def test_what_is_borrowed_is_not_counted_and_no_code_moves_there() -> None:
+    indices, vectors = some_codes()
+    found = []
+    for with_borrowed in (False, True):
+        care, codebook = CodebookCare(SIZE, window_steps=1, seed=0), torch.zeros(SIZE, 2)
+        observe(care, indices, vectors, 0)
+        if with_borrowed:
+            care.observe(15 - indices, vectors + 9, step_rng(0, 0, 0, len(indices)), 0, num_counted=0)
+        care.after_step(0, codebook)
+        found.append((care.metrics(), codebook))
+    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])

@@ -36,10 +36,18 @@ def test_a_window_that_is_cut_by_a_resume_has_the_same_means() -> None:
 
 
 def test_of_another_number_of_ranks_the_first_takes_what_all_had() -> None:
-    states = [{"loss": [1.0]}, {"loss": [2.0]}]
+    states = [{"loss": [(1.0, 1.0)]}, {"loss": [(2.0, 0.5)]}]
     found = []
     for rank, size in ((0, 3), (1, 3), (2, 3), (1, 2)):
         means = Means()
         means.load_state_dict(states, rank, size)
         found.append(means.state_dict())
-    assert found == [{"loss": [1.0, 2.0]}, {}, {}, {"loss": [2.0]}]
+    assert found == [{"loss": [(1.0, 1.0), (2.0, 0.5)]}, {}, {}, {"loss": [(2.0, 0.5)]}]
+
+
+def test_what_is_borrowed_counts_nothing_and_a_short_batch_as_much_as_its_pictures() -> None:
+    means = Means()
+    means.add({"psnr": torch.tensor(10.0)}, 1.5)
+    means.add({"psnr": 20.0}, 0.5)
+    means.add({"psnr": torch.tensor(1e6), "only_borrowed": 3.0}, 0.0)
+    assert means.result() == {"psnr": 12.5}

@@ -65,6 +65,17 @@ def test_the_adaptive_weight_learns_after_the_step_and_not_within(loss_weight: d
     assert not torch.equal(part.bucket_losses, before)
 
 
+def test_statistics_take_no_note_of_what_is_borrowed() -> None:
+    alone, beside = made(), made()
+    for objective in (alone, beside):
+        step(objective, 0)
+    latents = torch.full((4, 2, 4, 4), 100.0)
+    beside.loss(Silent(), latents, {}, step_rng(0, 1, 99, 4), num_counted=0)
+    for objective in (alone, beside):
+        step(objective, 1)
+    torch.testing.assert_close(alone.state_dict(), beside.state_dict(), rtol=0, atol=0)
+
+
 def test_what_adapts_does_not_depend_on_how_a_step_is_cut() -> None:
     whole, cut = made(), made()
     for number in range(3):
