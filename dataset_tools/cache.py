@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
+from fsspec.callbacks import Callback
+
 from dataset_tools.sources import COMMAND, connect, one_line
 
 STALE_S = 120.0  # a download that has not grown for so long belongs to a process that died
@@ -76,7 +78,7 @@ class Cache:
                     self._copy(source, part)
             else:
                 file_system, path = connect(url)
-                file_system.get_file(path, str(part))
+                file_system.get_file(path, str(part), callback=_AtMost(size))
                 if part.stat().st_size != size:
                     raise OSError(f"got {part.stat().st_size} of {size} bytes")
             os.replace(part, copy)
@@ -111,6 +113,8 @@ class Cache:
                 if num_bytes > self.limit_bytes:
                     raise OSError("it is larger than all that data.cache_gb allows for")
                 target.write(data)
+            if not part.exists() or not os.path.samestat(part.stat(), os.fstat(target.fileno())):
+                raise OSError("it was quiet for so long that another process began anew")
 
     def _make_room(self, num_bytes: int, keep: Path) -> None:
         """Delete the copies used longest ago until there is room for as many bytes more."""
@@ -146,6 +150,19 @@ class Cache:
                 return OSError(f"{one_line(error)} was taken away")
             return CacheError(f"data.cache_dir: {self.folder} cannot be written to: {one_line(error)}")
         return error
+
+
+class _AtMost(Callback):
+    """Stops a download that brings more than was announced, perhaps without end."""
+
+    def __init__(self, num_bytes: int) -> None:
+        super().__init__()
+        self.limit = num_bytes
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        if self.value > self.limit:
+            raise OSError(f"got more than its {self.limit} bytes")
 
 
 def touch(path: Path | str) -> None:

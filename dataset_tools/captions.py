@@ -17,6 +17,8 @@ from dataset_tools.records import MAX_CAPTION_BYTES
 TABLE_SUFFIXES = (".jsonl", ".csv")
 FILE_COLUMNS = ("file_name", "filename", "file", "path", "image")
 CAPTION_COLUMNS = ("text", "caption", "prompt")
+MAX_LINE_BYTES = 1 << 20
+"""Of a .jsonl table."""
 
 
 class Row(NamedTuple):
@@ -110,7 +112,9 @@ def _take(row: dict[str, Any], columns: tuple[str, ...]) -> Any:
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+            if len(line) > MAX_LINE_BYTES:
+                raise ValueError(f"{path} line {number}: longer than {MAX_LINE_BYTES} bytes")
             if not line.strip():
                 continue
             try:

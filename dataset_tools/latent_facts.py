@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dataset_tools.sources import connect, is_remote
+from dataset_tools.sources import MAX_BESIDE_BYTES, connect, is_remote, read_some
 from modules.schema import ConfigError, bounded, from_plain, join, nearest
 from modules.weights.tensors import tensor_bytes
 
@@ -126,12 +126,19 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 def read_beside(folder: str, name: str) -> bytes:
-    """The bytes of a file beside shards. Raises OSError."""
+    """The bytes of a file beside shards. Raises OSError, ConfigError for one that is far too large."""
+    data = None
     if not is_remote(folder):
-        return Path(folder, name).read_bytes()
-    file_system, path = connect(f"{folder}/{name}")
-    with suppress(
-        Exception
-    ):  # every file system of fsspec has its own errors, and says "missing" its own way
-        return file_system.cat_file(path)
-    raise FileNotFoundError(f"{folder}/{name}: cannot be had")
+        if (path := Path(folder, name)).is_file():
+            with path.open("rb") as file:
+                data = read_some(file)
+    else:
+        file_system, there = connect(f"{folder}/{name}")
+        # Every file system of fsspec says "missing" in its own way.
+        with suppress(Exception), file_system.open(there, "rb") as file:
+            data = read_some(file)
+    if data is None:
+        raise FileNotFoundError(f"{folder}/{name}: cannot be had")
+    if len(data) > MAX_BESIDE_BYTES:
+        raise ConfigError(f"{folder}/{name}: expected at most {MAX_BESIDE_BYTES} bytes, found more")
+    return data

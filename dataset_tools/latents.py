@@ -29,11 +29,13 @@ from dataset_tools.latent_facts import (
     read_beside,
     read_facts,
 )
+from dataset_tools.sources import COMMAND
 from modules.conditions import TextFeatures, compressor_grid
 from modules.schema import ConfigError
 from modules.weights.tensors import parse_all, parse_tensors
 
 MAX_EXPANSION = 32  # bytes that a compressed byte may become; real latents stay below 2
+MAX_UNPACKED_BYTES = 1 << 28
 Read = Callable[[int, int], bytes]
 """(offset, number of bytes) -> bytes of a member."""
 
@@ -102,6 +104,8 @@ class Latents:
             member, num_bytes = lambda start, count: data[start : start + count], len(data)
         shapes = self._shapes(bucket, self.version(epoch), caption)
         found = parse_tensors(member, num_bytes, shapes, self.dtype)
+        if unsound := [name for name, tensor in found.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"the tensor {unsound[0]} is not finite")
         names = [name for part in self.parts if part != "text_encoder" for name in BATCH_NAMES[part]]
         row = dict(zip(names, found.values(), strict=False))
         if "text_encoder" in self.parts:
@@ -162,7 +166,7 @@ def packed(data: bytes) -> bytes:
 
 def unpacked(data: bytes) -> bytes:
     """The inverse. Raises ValueError for what `packed` did not make or what would grow out of measure."""
-    limit = len(data) * MAX_EXPANSION + 4096
+    limit = min(len(data) * MAX_EXPANSION + 4096, MAX_UNPACKED_BYTES)
     try:
         stream = zlib.decompressobj()
         halves = stream.decompress(data, limit)
@@ -181,18 +185,24 @@ def find(shards: Sequence[str]) -> Latents | None:
 
     Raises ConfigError when only some were, or not all alike.
     """
-    folders = dict.fromkeys(shard.rpartition("/")[0] or "." for shard in shards)
-    found = {folder: read_facts(folder) for folder in folders}
+    folders = dict.fromkeys(_folder(shard) for shard in shards)
+    found = {folder: read_facts(folder) if folder else None for folder in folders}
     made = {folder: facts for folder, facts in found.items() if facts is not None}
     if not made:
         return None
     first, facts = next(iter(made.items()))
     for folder in folders:
         if folder not in made:
-            raise ConfigError(f"data.shards: {first} holds precomputed latents, {folder} does not; name one")
+            other = folder or "a command's output"
+            raise ConfigError(f"data.shards: {first} holds precomputed latents, {other} does not; name one")
         if unlike := difference(facts, made[folder]):
             raise ConfigError(f"data.shards: {first} and {folder} were not precomputed alike: {unlike}")
     return Latents(first, facts, tuple(part for part in PARTS if part in facts.networks))
+
+
+def _folder(shard: str) -> str:
+    """Where the facts would lie; empty for a command, beside whose output nothing lies."""
+    return "" if shard.startswith(COMMAND) else shard.rpartition("/")[0] or "."
 
 
 def alike(one: Latents | None, other: Latents | None) -> bool:

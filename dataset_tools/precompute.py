@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the command. Raises ValueError or OSError for what the user must change."""
     settings = read_settings(args.config, args.settings, args.skip)
-    shards = expand(args.source, "SRC")
+    shards = expand(args.source, "SRC", settings.data.allow_commands)
     from dataset_tools.precompute_networks import Networks  # transformers is slow to import
     from dataset_tools.precomputer import Precomputer
 
@@ -60,7 +60,8 @@ def main(args: argparse.Namespace) -> int:
     networks = Networks(settings, args.dtype, args.device, own.local_rank)
     facts = networks.facts(args.versions, args.compress)
     claim(args.out, facts, networks.empty())
-    reader = ShardReader(settings.data.cache_dir, settings.data.cache_gb)
+    data = settings.data
+    reader = ShardReader(data.cache_dir, data.cache_gb, data.allow_commands)
     precomputer = Precomputer(settings, networks, facts, args.out, reader, args.batch_size, args.workers)
     try:
         return precomputer.run(shards, own.rank, own.size)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from dataset_tools.fetch import ShardReader
 from dataset_tools.kinds import Kind
@@ -25,14 +26,16 @@ from dataset_tools.sources import is_remote, one_line
 
 NOTES_NAME = ".precompute"
 KINDS = {kind.value: kind for kind in Kind}
+KEPT_BY = ("filters", "caption", "alternative_caption", "missing_caption", "max_megapixels")
+"""The settings of `data` that decide which samples are left out."""
 NO_LIMITS = ShardLimits(1 << 62, 1 << 62)  # a shard holds what its source holds
 
 
 class Note(NamedTuple):
     """What a finished shard was made from, and what it holds."""
 
-    source: list[int] | None
-    """Size and time of change of a local source."""
+    source: list[Any]
+    """Size and time of change of a local source, and the settings that leave samples out."""
     info: ShardInfo
     skipped: list[Skipped]
 
@@ -51,6 +54,7 @@ class Precomputer:
         num_threads: int,
     ) -> None:
         self.out, self.reader = out, reader
+        self.kept = [str(getattr(settings.data, key)) for key in KEPT_BY]
         self.samples = SampleMaker(settings, networks, facts, reader, batch_size, num_threads)
 
     def run(self, shards: Sequence[str], rank: int = 0, size: int = 1) -> int:
@@ -86,6 +90,8 @@ class Precomputer:
         if find(shards) is not None:
             raise ValueError(f"{shards[0]}: holds precomputed latents; name shards of pictures")
         for name, count in Counter(map(_name, shards)).items():
+            if not name.endswith(".tar"):
+                raise ValueError(f"SRC: {name}: latents are stored under their shard's name, NAME.tar")
             if count > 1:
                 raise ValueError(f"SRC: {count} shards are called {name}; give each folder an OUT of its own")
         for shard in shards:
@@ -99,7 +105,7 @@ class Precomputer:
         began = time.monotonic()
         (self.out / NOTES_NAME).mkdir(parents=True, exist_ok=True)
         path = self.out / _name(shard)
-        source = _source(shard)
+        source = self._source(shard)
         writer, skipped = Shard(path, NO_LIMITS), dict[Skipped, None]()
         count = 0
         try:
@@ -131,7 +137,13 @@ class Precomputer:
             return None
         path = self.out / _name(shard)
         whole = not info.samples or (path.is_file() and path.stat().st_size == info.bytes)
-        return note if whole and note.source == _source(shard) else None
+        return note if whole and note.source == self._source(shard) else None
+
+    def _source(self, shard: str) -> list[Any]:
+        if is_remote(shard):
+            return self.kept
+        status = Path(shard).stat()
+        return [status.st_size, status.st_mtime_ns, *self.kept]
 
     def _note_path(self, shard: str) -> Path:
         return self.out / NOTES_NAME / f"{_name(shard)}.json"
@@ -143,6 +155,12 @@ class Precomputer:
         skipped = _told([each for note in notes for each in note.skipped])
         each = f", {num_bytes / samples / 1000:.1f} kB each" if samples else ""
         _say(f"{samples} samples in {len(infos)} shards{each}{skipped}: {self.out}")
+        foreign = {path.name for path in self.out.glob("*.tar")} - {info.name for info in infos}
+        if foreign:
+            _say(
+                f"{self.out}: also holds {min(foreign)} ({len(foreign)} in all), which SRC has not;"
+                " training would read it: delete it, or name all sources together"
+            )
 
 
 def _say(text: str) -> None:
@@ -159,11 +177,4 @@ def _told(skipped: Sequence[Skipped]) -> str:
 
 
 def _name(shard: str) -> str:
-    return shard.rpartition("/")[2]
-
-
-def _source(shard: str) -> Any:
-    if is_remote(shard):
-        return None
-    status = Path(shard).stat()
-    return [status.st_size, status.st_mtime_ns]
+    return (urlsplit(shard).path if is_remote(shard) else shard).rpartition("/")[2]

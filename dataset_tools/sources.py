@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import fsspec
@@ -16,6 +16,10 @@ PIP_NAMES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "
 
 COMMAND = "pipe:"
 """What the address of a command begins with; its output is the shard."""
+MAX_BESIDE_BYTES = 1 << 26
+"""Of what lies beside shards and is read whole; parsed, it takes up some twenty times that."""
+MAX_OPTIONS = 1_000_000
+"""Of a pair of braces."""
 
 
 def expand(shards: str | Sequence[str], key: str = "data.shards", allow_commands: bool = False) -> list[str]:
@@ -64,6 +68,8 @@ def _each_of_braces(text: str) -> Iterator[str]:
     numbers = re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
     if numbers:
         first, last = numbers.groups()
+        if int(last) - int(first) >= MAX_OPTIONS:
+            raise ValueError(f"{match[0]}: stands for more than {MAX_OPTIONS} names")
         options = [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
     else:
         options = match[1].split(",")
@@ -104,14 +110,36 @@ def _expand_remote(url: str) -> list[str]:
     try:
         if "*" in url:
             found = file_system.glob(path)
-        elif file_system.exists(index := f"{path.rstrip('/')}/index.json"):
-            shards = json.loads(file_system.cat_file(index))["shards"]
-            found = [f"{path.rstrip('/')}/{shard['name']}" for shard in shards]
+        elif names := _names_in_index(file_system, f"{path.rstrip('/')}/index.json"):
+            found = [f"{path.rstrip('/')}/{name}" for name in names]
         else:
             found = [name for name in file_system.ls(path, detail=False) if name.endswith(".tar")]
     except Exception as error:  # every file system of fsspec has its own errors
         raise FileNotFoundError(f"cannot list {url}: {one_line(error)}") from error
     return sorted(file_system.unstrip_protocol(name) for name in found)
+
+
+def _names_in_index(file_system: Any, index: str) -> list[str]:
+    """The shards that a remote index.json names; none without one, or when it is too long to be read.
+
+    Raises ValueError for one that names something else than shards beside it.
+    """
+    if not file_system.exists(index):
+        return []
+    with file_system.open(index, "rb") as file:
+        data = read_some(file)
+    if len(data) > MAX_BESIDE_BYTES:
+        return []
+    names = [shard["name"] for shard in json.loads(data)["shards"]]
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[^/\\:\0-\x1f]+\.tar", name):
+            raise ValueError(f"index.json: expected names of shards beside it, found {name!r:.100}")
+    return names
+
+
+def read_some(file: IO[bytes]) -> bytes:
+    """The content of a file; of a longer one, a byte more than MAX_BESIDE_BYTES."""
+    return file.read(MAX_BESIDE_BYTES + 1)
 
 
 def connect(url: str) -> tuple[Any, str]:

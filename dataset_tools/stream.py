@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -61,6 +61,7 @@ class Stream:
         self._next_lane = 0
         self._epoch = 0
         self._undecodable_since: int | None = None
+        self._borrowed: Batch | None = None
         self.has_ended = False
 
     @property
@@ -98,9 +99,9 @@ class Stream:
 
     def any_batch(self) -> Batch:
         """One picture with share 0, for a rank that has none of its own when the others take a step."""
-        batch = next(iter(Stream(self.config.in_order(batch_size=1), seed=self.seed)))
-        batch["share"] = 0.0
-        return batch
+        if self._borrowed is None:  # such a rank may need it a hundred times, and shards are slow to list
+            self._borrowed = next(iter(Stream(self.config.in_order(batch_size=1), seed=self.seed)))
+        return cast(Batch, {**self._borrowed, "share": 0.0})
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the batch taken last, as plain data; batches fetched ahead do not count.

@@ -227,6 +227,34 @@ def test_what_is_there_already_is_kept_and_other_settings_are_refused(
     assert "holds precomputed latents" in capsys.readouterr().err
 
 
+def test_a_filter_that_changed_makes_shards_anew_and_shards_of_another_source_are_named(
+    made: Made, tmp_path: Path, capsys
+) -> None:
+    settings, out = made.settings("stage_c"), tmp_path / "out"
+    assert precompute(settings, out) == 0
+    settings["data"]["filters"] = [{"field": "width_px", "op": ">", "value": 50}]
+    capsys.readouterr()
+    assert precompute(settings, out) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"000000.tar: \d samples, skipped \d filtered, .* 1 of 3", told)
+    assert "also holds" not in told
+    settings["data"]["shards"] = str(made.shards / "000001.tar")
+    assert precompute(settings, out) == 0
+    assert f"{out}: also holds 000000.tar (2 in all)" in capsys.readouterr().out
+
+
+def test_shards_come_from_commands_that_are_allowed_and_named(made: Made, tmp_path: Path, capsys) -> None:
+    settings, cache = made.settings("stage_c"), f"data.cache_dir={tmp_path / 'cache'}"
+    settings["data"]["shards"] = f"pipe:cat {made.shards}/000000.tar"
+    assert precompute(settings, tmp_path / "out", cache) == 2
+    assert "data.allow_commands=true" in capsys.readouterr().err
+    assert precompute(settings, tmp_path / "out", cache, "data.allow_commands=true") == 0
+    assert (tmp_path / "out" / "000000.tar").exists()
+    settings["data"]["shards"] += " -"
+    assert precompute(settings, tmp_path / "out", cache, "data.allow_commands=true") == 2
+    assert "SRC: 000000.tar -: latents are stored under their shard's name" in capsys.readouterr().err
+
+
 def test_broken_pictures_are_left_out_and_counted(made: Made, tmp_path: Path, capsys) -> None:
     shard = tmp_path / "broken" / "000000.tar"
     shard.parent.mkdir()
@@ -239,6 +267,30 @@ def test_broken_pictures_are_left_out_and_counted(made: Made, tmp_path: Path, ca
     assert "000000.tar: 7 samples, skipped 1 " in capsys.readouterr().out
     stream = Stream(config_from_plain(made.settings("stage_c", tmp_path / "out")).data, seed=SEED)
     assert stream.latents is not None and next(iter(stream))["latents"].shape[0] == 4
+
+
+def test_latents_that_are_not_finite_or_of_no_size_or_of_too_large_a_picture_are_skipped(
+    made: Made, tmp_path: Path
+) -> None:
+    source, folder = made.latents("stage_c"), tmp_path / "odd"
+    folder.mkdir()
+    (folder / "precomputed.json").write_bytes((source / "precomputed.json").read_bytes())
+    (folder / "empty.safetensors").write_bytes((source / "empty.safetensors").read_bytes())
+    data = bytearray((source / "000001.tar").read_bytes())
+    start = data.index(b'{"__metadata__"')
+    end = start + int.from_bytes(data[start - 8 : start], "little")
+    data[end : end + 2] = b"\xff\x7f"  # NaN
+    first, second = (match.start() for match in list(re.finditer(rb'"width_px": ', data))[1:3])
+    data[first : first + 12] = b'"width_??": '
+    data[second : second + 14] = b'"width_px": ""'
+    (folder / "000001.tar").write_bytes(data)
+    settings = made.settings("stage_c", folder, epochs=1, alternative_share=0.0)
+    stream = Stream(config_from_plain(settings).data, seed=SEED)
+    assert sum(len(batch["keys"]) for batch in stream) == 5
+    assert stream.skipped == {"latents": 3}
+    settings["data"]["max_megapixels"] = 0.001
+    with pytest.raises(ValueError, match="6 huge"):
+        next(iter(Stream(config_from_plain(settings).data, seed=SEED)))
 
 
 def test_damaged_latents_are_skipped_and_counted(made: Made, tmp_path: Path) -> None:
@@ -302,11 +354,14 @@ def test_inspect_says_what_latents_were_made_of(made: Made, tmp_path: Path, caps
     assert found["samples"] == 24 and not found["broken"]
 
 
-def test_compressed_bytes_come_back_and_cannot_grow_out_of_measure() -> None:
+def test_compressed_bytes_come_back_and_cannot_grow_out_of_measure(monkeypatch) -> None:
     for data in (b"", b"a", bytes(range(256)) * 3 + b"odd"):
         assert unpacked(packed(data)) == data
     many = torch.randn(50_000).bfloat16().view(torch.uint8).numpy().tobytes()
     assert len(packed(many)) < 0.75 * len(many)
+    monkeypatch.setattr("dataset_tools.latents.MAX_UNPACKED_BYTES", 1000)
+    with pytest.raises(ValueError, match="grow to more than 1000 bytes"):
+        unpacked(packed(many))
     for bad in (zlib.compress(bytes(10_000_000)), packed(many)[:-5], b"not compressed"):
         with pytest.raises(ValueError, match="latents"):
             unpacked(bad)

@@ -1,6 +1,7 @@
 """The folder of copies: its size, its faults, commands; several processes and threads share it."""
 
 import errno
+import io
 import itertools
 import os
 import subprocess
@@ -214,6 +215,13 @@ def test_commands_are_run_when_allowed(make_shards, tmp_path, num_workers):
     assert keys_of(Stream(settings), 6) == keys_of(Stream(config(str(folder), tmp_path)), 6)
 
 
+def test_commands_that_hold_an_address_are_no_address(make_shards, tmp_path):
+    """Beside them nothing is looked for, so no file system is asked for."""
+    shard = make_shards([3]) / "000000.tar"
+    command = f"pipe:cat {shard} # s3://bucket/000000.tar"
+    assert keys_of(Stream(config(command, tmp_path, allow_commands=True)), 1)
+
+
 def test_a_command_that_fails_is_no_shard(make_shards, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     folder = make_shards([4])
@@ -237,3 +245,34 @@ def test_a_command_from_a_checkpoint_is_not_run(tmp_path):
     with pytest.raises(OSError, match=r"data\.allow_commands=true only"):
         ShardReader(tmp_path / "cache").file(f"pipe:touch {mark}")
     assert not mark.exists()
+
+
+# what servers do
+
+
+def test_a_download_that_brings_more_than_was_announced_is_stopped(memory, tmp_path, monkeypatch):
+    def endless(self, path, target, callback, **options):
+        with open(target, "wb") as file:
+            for _ in range(1000):
+                callback.relative_update(file.write(b"x" * KB))
+        raise AssertionError("nobody stopped it")
+
+    monkeypatch.setattr(type(memory), "get_file", endless)
+    with pytest.raises(OSError, match="got more than its 1000 bytes"):
+        Cache(tmp_path, 1 << 20).open("memory://a.tar")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_download_that_was_taken_for_dead_does_not_pass_off_the_other_one_s_half(tmp_path):
+    cache, part = Cache(tmp_path, 1 << 20), tmp_path / "a.part"
+
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            part.unlink()
+            part.write_bytes(b"another process's half")
+            self.read = super().read
+            return super().read(size)
+
+    part.touch()
+    with pytest.raises(OSError, match="another process began anew"):
+        cache._copy(Slow(b"all of it"), part)

@@ -150,3 +150,10 @@ def test_unusable_table_is_named_with_its_line(tmp_path, name, text, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_table(path, "")
     assert str(path) in str(caught.value)
+
+
+def test_a_line_without_end_is_not_read_into_memory(photos, monkeypatch):
+    monkeypatch.setattr("dataset_tools.captions.MAX_LINE_BYTES", 100)
+    table = write_jsonl(photos / "metadata.jsonl", {"file_name": "a.png", "text": "x" * 100})
+    with pytest.raises(ValueError, match="line 1: longer than 100 bytes"):
+        read_table(table, "")

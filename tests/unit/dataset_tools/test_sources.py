@@ -132,6 +132,27 @@ def test_what_cannot_be_read_is_refused():
         expand("nope://a.tar")
 
 
+def test_braces_that_stand_for_more_names_than_memory_holds_are_refused():
+    with pytest.raises(ValueError, match=r"data\.shards: \{0\.\.99999999999\}: .* more than 1000000 names"):
+        expand("a/{0..99999999999}.tar")
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.tar", "/etc/a.tar", "pipe:ls; a.tar", "b/a.tar", "x::file:y.tar", "a.txt", 3]
+)
+def test_an_index_names_only_shards_beside_it(memory, name):
+    memory.pipe_file("/web/index.json", json.dumps({"shards": [{"name": "0.tar"}, {"name": name}]}).encode())
+    with pytest.raises(FileNotFoundError, match="expected names of shards beside it, found"):
+        expand("memory://web")
+
+
+def test_an_index_too_long_to_be_read_is_passed_over(memory, monkeypatch):
+    memory.pipe_file("/web/0.tar", b"x")
+    memory.pipe_file("/web/index.json", json.dumps({"shards": [{"name": "no.tar"}]}).encode() + b" " * 1000)
+    monkeypatch.setattr(sources, "MAX_BESIDE_BYTES", 1000)
+    assert expand("memory://web") == ["memory:///web/0.tar"]
+
+
 def test_a_protocol_without_its_package_says_what_to_install(monkeypatch):
     def without_package(url, **options):
         raise ImportError("Install s3fs to access S3")

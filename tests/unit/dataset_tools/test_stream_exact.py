@@ -142,3 +142,17 @@ def test_a_rank_whose_shards_are_all_broken_ends_without_a_batch_and_can_borrow(
     assert streams[1].has_ended
     batch = streams[1].any_batch()
     assert len(batch["keys"]) == 1 and batch["share"] == 0.0
+
+
+def test_a_batch_is_borrowed_once(folder, monkeypatch):
+    stream = Stream(config(folder))
+    first = stream.any_batch()
+    monkeypatch.setattr(Stream, "__iter__", None)
+    assert stream.any_batch()["keys"] == first["keys"]
+
+
+def test_one_sample_is_enough_for_many(make_shards):
+    settings = config(make_shards([1]), epochs=2, batch_size=64, num_workers=2, random_ratio=0.0)
+    ranks = [list(Stream(settings, rank=rank, world_size=3)) for rank in range(3)]
+    assert [own_keys(batches) for batches in ranks] == [["000", "000"], [], []]
+    assert [len(batches) for batches in ranks] == [2, 2, 2]
