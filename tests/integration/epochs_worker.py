@@ -1,7 +1,6 @@
-"""One rank of the test of exact epochs: torchrun epochs_worker.py RUNS.json trains and notes what it saw."""
+"""One rank of the test of exact epochs: trains as RUNS.json says, and notes what it saw in RUNS.json.RANK."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ from modules.processes import place
 from tests.integration.conftest import ColourRecipe
 from train.config import config_from_plain
 from train.loop import Summary, run
-from train.parallel.world import leave
 
 
 class Watching(ColourRecipe):
@@ -31,10 +29,10 @@ def train(settings: dict[str, Any]) -> tuple[Summary, list[tuple[int, float, lis
     return run(config_from_plain(settings), recipe), recipe.seen
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
     results = []
-    for settings in json.loads(Path(sys.argv[1]).read_text()):
+    for settings in json.loads(Path(arguments[0]).read_text()):
         summary, seen = train(settings)
         results.append({"step": summary.step, "interrupted": summary.interrupted, "seen": seen})
-    Path(f"{sys.argv[1]}.{place().rank}").write_text(json.dumps(results))
-    leave(0)
+    Path(f"{arguments[0]}.{place().rank}").write_text(json.dumps(results))
+    return 0

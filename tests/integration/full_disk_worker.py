@@ -1,6 +1,7 @@
 """Runs whose files can suddenly grow no more: full_disk_worker.py FOLDER PORT SETTINGS.json.
 
 Two ranks, the second of which is stopped by a limit; and, where one may be mounted, a full file system.
+Writes what each says to limit_RANK.txt and disk_0.txt, and statuses.json.
 """
 
 import ctypes

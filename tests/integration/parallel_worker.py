@@ -1,13 +1,13 @@
-"""One rank of test_distributed.py: parallel_worker.py CONFIGS.json checks laws, then runs every config."""
+"""One rank of test_distributed.py: checks laws, then runs every config of a file."""
 
-import sys
 from pathlib import Path
 
 from tests.integration import gradient_laws, mesh_laws, sharding_laws
 from tests.integration.train_worker import run_all
-from train.parallel.world import join, leave
+from train.parallel.world import join
 
-if __name__ == "__main__":
+
+def main(arguments: list[str]) -> int:
     world = join("cpu")
     if world.size == 2:
         gradient_laws.check_batchnorm(world.rank)
@@ -15,5 +15,5 @@ if __name__ == "__main__":
         sharding_laws.check_all(world)
     else:
         mesh_laws.check_all(world)
-    run_all(Path(sys.argv[1]))
-    leave(0)
+    run_all(Path(arguments[0]))
+    return 0

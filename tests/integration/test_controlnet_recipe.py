@@ -14,8 +14,8 @@ from modules import SemanticCompressor, build
 from modules.adapters.filters import build_filter
 from modules.schema import ConfigError
 from modules.weights import load_network, read_header, save_network
+from tests.integration.launching import run_ranks
 from tests.integration.recipe_cases import COMPRESSOR, RECIPES, STAGE_C, pictures
-from tests.integration.test_distributed import HERE, torchrun
 from train.config import config_from_plain
 from train.loop import run
 from train.recipes import make_recipe
@@ -240,7 +240,7 @@ def two(plain, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("kept", "recomputed")
     ]
     (folder / "configs.json").write_text(json.dumps(runs))
-    torchrun(HERE / "train_worker.py", folder / "configs.json")
+    run_ranks("train_worker", folder / "configs.json")
     return folder
 
 

@@ -1,23 +1,19 @@
-"""Real processes under torchrun give the loss curve of one with the same global batch, in every mode."""
+"""Real processes give the loss curve of one with the same global batch, in every mode."""
 
 import csv
 import json
-import subprocess
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import pytest
 
 from modules.weights import read_tensors
-from tests.integration.launching import TORCHRUN, environment, free_ports
+from tests.integration.launching import run_ranks
 from tests.integration.recipe_cases import RECIPES as RECIPE_CASES
 from train.config import config_from_plain
 from train.loop import run
 
-HERE = Path(__file__).parent
 RECIPES = {name: RECIPE_CASES[name] for name in ("stage_a", "stage_b", "stage_c", "previewer")}
 # Both players and the care of dead codes have their turn within the few steps.
 IN_TIME = {"adversarial_start_step": 2, "revive_every": 3}
@@ -133,24 +129,7 @@ def launch(modes: Mapping[str, Mode], machines: int, settings: Settings, folder:
         (recipe, name) for name, mode in modes.items() for recipe in mode.recipes if mode.machines == machines
     ]
     configs.write_text(json.dumps([settings(*each) for each in runs]))
-    torchrun(HERE / "parallel_worker.py", configs, machines=machines)
-
-
-def torchrun(*arguments: object, machines: int = 1, ranks: int = 2) -> None:
-    """As many ranks on each of several machines, which are all this one."""
-    # An output that is a view is an error: an operation in place would skip the gathering of weights.
-    around = environment(PYTHONWARNINGS="error:FSDP2-wrapped module")
-    meeting = ["--master-addr=127.0.0.1", f"--master-port={free_ports(1)}", f"--nproc-per-node={ranks}"]
-    with ExitStack() as files:
-        launchers, words = [], [files.enter_context(TemporaryFile("w+")) for _ in range(machines)]
-        for machine, said in enumerate(words):
-            place = [f"--nnodes={machines}", f"--node-rank={machine}", *meeting]
-            command = [*TORCHRUN, *place, *map(str, arguments)]
-            launchers.append(subprocess.Popen(command, env=around, stdout=said, stderr=subprocess.STDOUT))
-        statuses = [launcher.wait(timeout=600) for launcher in launchers]
-        for said in words:
-            said.seek(0)
-        assert not any(statuses), "\n".join(said.read() for said in words)
+    run_ranks("parallel_worker", configs, size=2 * machines, machines=machines)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.integration.epochs_worker import train
-from tests.integration.test_distributed import torchrun
+from tests.integration.launching import run_ranks
 
-HERE = Path(__file__).parent
 SHARDS = [7, 0, 5, 1, 9]  # samples
 NUM_BROKEN = 2
 KEYS = [f"{number:03d}" for number in range(sum(SHARDS))]
@@ -78,7 +77,7 @@ def results(folder: Path, settings: Settings) -> dict[str, list[dict[str, Any]]]
     }
     file = folder / "runs.json"
     file.write_text(json.dumps(list(runs.values())))
-    torchrun(HERE / "epochs_worker.py", file, ranks=RANKS)
+    run_ranks("epochs_worker", file, size=RANKS)
     of_ranks = [json.loads(Path(f"{file}.{rank}").read_text()) for rank in range(RANKS)]
     return {name: [found[index] for found in of_ranks] for index, name in enumerate(runs)}
 

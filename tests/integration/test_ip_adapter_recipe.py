@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import modules
 from modules.encoders import ImageEncoder
 from modules.schema import ConfigError
 from modules.weights import load_network, read_header, read_tensors, save_network
+from tests.integration.launching import run_ranks
 from tests.integration.recipe_cases import IMAGE, RANDOM_COMPRESSOR, STAGE_C, TEXT_ENCODER, pictures
 from tests.integration.saved import saved_tensors
 from train.config import Config, config_from_plain
@@ -27,7 +26,6 @@ from train.recipes import make_recipe
 from train.recipes.ip_adapter import IPAdapterRecipe
 from train.rng import step_rng
 
-HERE = Path(__file__).parent
 STEPS, HALF, GLOBAL_BATCH = 4, 2, 4
 POOLED = {"c_image": 16, "image_proj": {"name": "pooled", "num_tokens": 2}}
 PLUS = POOLED | {"image_proj": {"name": "resampler", "num_tokens": 3, "depth": 1, "nhead": 2}}
@@ -171,7 +169,7 @@ def test_two_processes_under_fsdp_give_the_loss_curve_of_one(whole: Path, shards
     plain["data"]["batch_size"] = GLOBAL_BATCH // 2
     plain["parallel"] = {"mode": "fsdp", "shard_frozen": True}
     (tmp_path / "configs.json").write_text(json.dumps([plain]))
-    torchrun(HERE / "train_worker.py", tmp_path / "configs.json")
+    run_ranks("train_worker", tmp_path / "configs.json")
     for expected, found in zip(rows(whole), rows(tmp_path / "run"), strict=True):
         for name in ("loss", "gradient_norm"):
             assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-3), name
@@ -186,15 +184,6 @@ def test_two_processes_under_fsdp_give_the_loss_curve_of_one(whole: Path, shards
     assert [float(row["loss"]) for row in rows(tmp_path / "run")] == pytest.approx(
         [float(row["loss"]) for row in rows(whole)], rel=1e-3
     )
-
-
-def torchrun(*arguments: object) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

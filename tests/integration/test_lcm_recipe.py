@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import modules
 from inference import Cascade, StageSettings
 from modules.schema import ConfigError
 from modules.weights import find_weights, load_network, read_header, save_network
+from tests.integration.launching import run_ranks
 from tests.integration.recipe_cases import (
     GDF,
     RECIPES,
@@ -33,7 +32,6 @@ from train.recipes import make_recipe
 from train.recipes.lcm import LCMRecipe
 from train.rng import step_rng
 
-HERE = Path(__file__).parent
 STEPS, HALF, GLOBAL_BATCH = 4, 2, 4
 BASES = {"stage_c": "stage_c", "stage_b": "stage_b_frozen_compressor"}
 SAMPLING = {"steps": 2, "guidance": 1.0, "shift": 2.0, "sampler": "lcm", "rescale": 0.0}
@@ -208,18 +206,7 @@ def test_two_processes_with_fsdp_give_the_loss_curve_of_one(
         each["parallel"] = {"mode": "fsdp", "activation_checkpointing": True}
         each["data"]["batch_size"] = GLOBAL_BATCH // 2
     (tmp_path / "configs.json").write_text(json.dumps(plain))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(HERE.parents[1]),
-        "OMP_NUM_THREADS": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    done = subprocess.run(
-        [*launcher, str(HERE / "train_worker.py"), str(tmp_path / "configs.json")],
-        env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ranks("train_worker", tmp_path / "configs.json")
     for name in BASES:
         alone, together = rows(whole / name), rows(tmp_path / name)
         assert len(alone) == len(together) == STEPS

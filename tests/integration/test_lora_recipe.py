@@ -18,6 +18,7 @@ from modules.conditions import stage_c_inputs
 from modules.encoders import TextEncoder
 from modules.weights import load_network, read_header, read_tensors, save_network
 from modules.weights.lora_files import read_lora
+from tests.integration.launching import run_ranks
 from tests.integration.recipe_cases import (
     GDF,
     IMAGE,
@@ -28,7 +29,7 @@ from tests.integration.recipe_cases import (
     STAGE_C,
     TEXT_ENCODER,
 )
-from tests.integration.test_distributed import HERE, rows, torchrun
+from tests.integration.test_distributed import rows
 from tests.integration.test_experiments import composed
 from train.config import config_from_plain
 from train.loop import run
@@ -278,8 +279,8 @@ DISTRIBUTED: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def together(settings: Settings, folder: Path, shards: Path) -> None:
     """All cases with one process, and with two that share the weights or only the pictures."""
+    of_two = []
     for mode in ("one", "fsdp", "ddp"):
-        configs = []
         for name, case in DISTRIBUTED.items():
             if mode == "ddp" and name != "tokens":
                 continue
@@ -288,14 +289,13 @@ def together(settings: Settings, folder: Path, shards: Path) -> None:
             parallel |= case.get("parallel", {})
             data = {"batch_size": 4 if mode == "one" else 2}
             others = {key: case[key] for key in ("base", "run") if key in case}
-            configs.append(settings(f"{name}_{mode}", recipe=recipe, parallel=parallel, data=data, **others))
-        if mode == "one":
-            for plain in configs:
+            plain = settings(f"{name}_{mode}", recipe=recipe, parallel=parallel, data=data, **others)
+            if mode == "one":
                 run(config_from_plain(plain))
-        else:
-            file = folder / f"{mode}.json"
-            file.write_text(json.dumps(configs))
-            torchrun(HERE / "train_worker.py", file)
+            else:
+                of_two.append(plain)
+    (folder / "of_two.json").write_text(json.dumps(of_two))
+    run_ranks("train_worker", folder / "of_two.json")
 
 
 @pytest.mark.parametrize(("name", "mode"), [*((name, "fsdp") for name in DISTRIBUTED), ("tokens", "ddp")])

@@ -4,19 +4,20 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.integration.launching import ROOT, environment
+from tests.integration.launching import LONG_S, ROOT, environment, free_ports, started, wait_for
 from tests.integration.recipe_cases import RECIPES
 
 HERE = Path(__file__).parent
 SCRIPT = ROOT / "scripts" / "train.sbatch"
-Job = Callable[..., subprocess.Popen]
+Job = Callable[..., AbstractContextManager[subprocess.Popen]]
 
 
 @pytest.fixture
@@ -30,17 +31,18 @@ def job(tmp_path: Path) -> Job:
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
 
-    def start(*arguments: str, **changes: str) -> subprocess.Popen:
+    @contextmanager
+    def start(*arguments: str, **changes: str) -> Iterator[subprocess.Popen]:
         surroundings = environment(SLURM_JOB_NUM_NODES="1", SLURM_NTASKS="2", SLURM_JOB_NODELIST="localhost")
         surroundings |= {"SLURM_JOB_ID": "4711", "SLURM_SUBMIT_DIR": str(ROOT), "PYTHON": sys.executable}
-        surroundings |= {"PATH": f"{programs}:{surroundings['PATH']}", **changes}
+        surroundings |= {"MASTER_PORT": str(free_ports(1)), "PATH": f"{programs}:{surroundings['PATH']}"}
+        script = tmp_path / "slurm_script"  # sbatch copies it somewhere else
+        script.write_text(SCRIPT.read_text())
+        command = ["bash", script, *arguments]
         with (tmp_path / "job.txt").open("w") as words:
-            # sbatch copies the script somewhere else.
-            script = tmp_path / "slurm_script"
-            script.write_text(SCRIPT.read_text())
-            return subprocess.Popen(
-                ["bash", str(script), *arguments], env=surroundings, cwd=tmp_path, stdout=words, stderr=words
-            )
+            places: dict[str, Any] = {"cwd": tmp_path, "stdout": words, "stderr": words}
+            with started(command, env=surroundings | changes, **places) as process:
+                yield process
 
     return start
 
@@ -61,13 +63,10 @@ def test_the_job_saves_itself_ahead_of_the_end_of_its_time_and_queues_again(
     (tmp_path / "configs" / "experiment" / "small.yaml").write_text(
         "# @package _global_\n" + yaml.safe_dump({**plain, **RECIPES["previewer"]})
     )
-    process = job(f"--config-dir={tmp_path / 'configs'}", "experiment=small")
-    end = time.monotonic() + 100
-    while not (tmp_path / "run" / "metrics.csv").exists():
-        assert process.poll() is None and time.monotonic() < end, (tmp_path / "job.txt").read_text()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGUSR1)
-    said = f"{process.wait(100)}: {(tmp_path / 'job.txt').read_text()}"
+    with job(f"--config-dir={tmp_path / 'configs'}", "experiment=small") as process:
+        wait_for(process, tmp_path / "run" / "metrics.csv")
+        process.send_signal(signal.SIGUSR1)
+        said = f"{process.wait(LONG_S)}: {(tmp_path / 'job.txt').read_text()}"
     assert process.returncode == 0 and said.count("asked to end: saved after step") == 1, said
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 4711\n"
     start = json.loads((tmp_path / "run" / "run.json").read_text())["starts"][-1]
@@ -92,7 +91,7 @@ def test_the_job_saves_itself_ahead_of_the_end_of_its_time_and_queues_again(
 def test_the_job_ends_with_its_status_and_does_not_queue_again(
     job: Job, tmp_path: Path, surroundings: dict[str, str], status: int, said: str
 ) -> None:
-    process = job("experiment=small", **surroundings)
-    assert process.wait(60) == status
+    with job("experiment=small", **surroundings) as process:
+        assert process.wait(LONG_S) == status
     assert (tmp_path / "job.txt").read_text().startswith(said)
     assert not (tmp_path / "scontrol.txt").exists()

@@ -1,7 +1,6 @@
-"""One rank of the distributed tests: torchrun train_worker.py CONFIGS.json runs every config of the file."""
+"""One rank of the distributed tests: runs every config of a file."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from train.config import Config, config_from_plain
 from train.loop import DivergedError, Summary, run
 from train.parallel.ranks import gather
 from train.parallel.shards import full, reshard
-from train.parallel.world import leave
 from train.recipe import Recipe
 from train.recipes import make_recipe
 
@@ -65,6 +63,6 @@ def check_all_ranks_say(recipe: Recipe, summary: Summary) -> None:
     assert said == said[:1] * len(said), said
 
 
-if __name__ == "__main__":
-    run_all(Path(sys.argv[1]))
-    leave(0)
+def main(arguments: list[str]) -> int:
+    run_all(Path(arguments[0]))
+    return 0
