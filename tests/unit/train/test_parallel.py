@@ -19,7 +19,7 @@ from train.parallel.mesh import shard_size
 from train.parallel.preparation import prepare
 from train.parallel.ranks import gather
 from train.parallel.shards import assign, full, gradient_norm, local
-from train.parallel.world import World, join
+from train.parallel.world import World, fail, join
 
 SLURM = {
     "SLURM_PROCID": "3",
@@ -89,6 +89,23 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match=r"run\.device"):
         join("cuda")
     assert join("auto") == World(0, 1, torch.device("cpu"))
+
+
+def test_ranks_without_a_place_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="MASTER_ADDR"):
+        join("cpu")
+
+
+@pytest.mark.parametrize(("local_rank", "speaks"), [("0", True), ("1", False)])
+def test_what_goes_wrong_before_ranks_have_met_is_said_once_per_machine(
+    monkeypatch: pytest.MonkeyPatch, local_rank: str, speaks: bool
+) -> None:
+    """On all machines: the first one may be the one that is not there."""
+    for name, value in {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": local_rank}.items():
+        monkeypatch.setenv(name, value)
+    assert fail("rank 0 was not there") == speaks
 
 
 class Blocks(nn.Module):
