@@ -3,33 +3,24 @@
 A command's help is its file's docstring.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from dataset_tools import inspect, pack, precompute, shapes
+from modules.command_lines import Parser
 
 COMMANDS = {"pack": pack, "inspect": inspect, "precompute": precompute, "shapes": shapes}
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status, 2 after an error that the user can put right."""
-    parser = _Parser(prog="python -m dataset_tools", description="Make, check and draw shards of pictures.")
+    parser = Parser(prog="python -m dataset_tools", description="Make, check and draw shards of pictures.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=(module.__doc__ or "").split("\n")[0].partition(": ")[2],
             description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
         command.set_defaults(run=module.main)

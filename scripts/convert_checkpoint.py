@@ -16,6 +16,7 @@ from pathlib import Path
 from dataset_tools.progress import progress_bar
 from modules.adapters.magnitudes import with_original_norms
 from modules.adapters.official_names import name_layers
+from modules.command_lines import Parser
 from modules.schema import nearest
 from modules.weights import load_network
 from modules.weights.conversion import GROUPS, chosen, convert, gather
@@ -85,11 +86,7 @@ def convert_lora(options: argparse.Namespace) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.convert_checkpoint",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m scripts.convert_checkpoint", description=__doc__)
     parser.add_argument(
         "source", metavar="IN", type=Path, help="a weight file, a run, a folder of runs or a pipeline"
     )

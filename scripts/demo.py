@@ -6,10 +6,10 @@ Each command can be typed by itself. Finished ones are skipped when the demo is 
 interrupted goes on where it stopped.
 """
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from modules.command_lines import Parser
 from scripts.chain import run_chain
 
 # The networks that a stage takes from earlier runs, and the run that holds each.
@@ -50,7 +50,7 @@ def training(name: str, networks: Mapping[str, str], out: Path, data: str = "dat
 
 def parse_out(module: str, description: str) -> Path:
     """The folder that the command line of `python -m module` names for everything."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser = Parser(prog=f"python -m {module}", description=description)
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/demo"), help="folder (default: %(default)s)"
     )

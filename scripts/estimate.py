@@ -10,6 +10,7 @@ reach. docs/scale.md says where the default assumptions come from. Nothing here 
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from modules import build
+from modules.command_lines import Parser, positive
+from modules.schema import one_line
 
 ROOT = Path(__file__).parents[1]
 PEAK_TFLOPS = {"a100": 312.0, "h100": 989.0}
@@ -45,7 +48,7 @@ def settings(overrides: list[str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "train", "--cfg", "job", "data.shards=none", *overrides]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(done.stderr.strip())
+        raise ValueError(done.stderr.strip().removeprefix("error: "))
     config: dict[str, Any] = yaml.safe_load(done.stdout)
     return config
 
@@ -53,6 +56,8 @@ def settings(overrides: list[str]) -> dict[str, Any]:
 def cost(config: dict[str, Any]) -> Cost:
     """Count the operations for a square picture (two for each multiplication with addition)."""
     models, side = config["model"], config["data"]["image_size_px"]
+    if absent := {"stage_c", "semantic_compressor"} - models.keys():
+        raise ValueError(f"experiment: expected one that trains Stage C, found one without {min(absent)}")
     with torch.device("meta"), torch.no_grad():
         stage_c = build("stage_c", models["stage_c"]["config"])
         compressor = build("semantic_compressor", models["semantic_compressor"]["config"]).eval()
@@ -144,32 +149,38 @@ def estimate(config: dict[str, Any], options: argparse.Namespace) -> dict[str, s
     )
 
 
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--gpus", type=int, default=128)
-    add("--gpus-per-node", type=int, default=8)
+def arguments() -> Parser:
+    parser = Parser(prog="python -m scripts.estimate", description=__doc__)
+    add, number = parser.add_argument, positive(float)
+    add("--gpus", type=positive(int), default=128)
+    add("--gpus-per-node", type=positive(int), default=8)
     add("--gpu", choices=sorted(PEAK_TFLOPS), default="h100")
-    add("--mfu", type=float, default=0.4, help="useful share of the peak (default: %(default)s)")
-    add("--pictures", type=float, default=100e6, help="of the data set (default: %(default)g)")
-    add("--picture-kb", type=float, default=266.0, help="of one in its shard (default: %(default)g)")
-    add("--core-pictures", type=float, default=77.0, help="per core and second (default: %(default)g)")
+    add("--mfu", type=number, default=0.4, help="useful share of the peak (default: %(default)s)")
+    add("--pictures", type=number, default=100e6, help="of the data set (default: %(default)g)")
+    add("--picture-kb", type=number, default=266.0, help="of one in its shard (default: %(default)g)")
     add(
-        "--activations-gb", type=float, default=0.5, help="per picture of a micro-step (default: %(default)g)"
+        "--core-pictures",
+        type=number,
+        default=77.0,
+        help="per core and second (default: %(default)g)",
     )
-    add("--disk-gb-s", type=float, default=2.0, help="of all ranks together (default: %(default)g)")
+    add(
+        "--activations-gb",
+        type=number,
+        default=0.5,
+        help="per picture of a micro-step (default: %(default)g)",
+    )
+    add("--disk-gb-s", type=number, default=2.0, help="of all ranks together (default: %(default)g)")
     return parser
 
 
-def main() -> int:
-    options, overrides = arguments().parse_known_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    options, overrides = arguments().parse_known_args(argv)
     try:
         config = settings(overrides or ["experiment=train/stage_c_3_6b", "parallel=hsdp"])
         found = estimate(config, options)
     except ValueError as error:
-        print(error, file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     width = max(map(len, found))
     for name, text in found.items():

@@ -32,6 +32,7 @@ from dataset_tools.shards import write_whole
 from inference import Cascade, Picture, Request, StageSettings
 from inference.progress import ProgressBar
 from inference.sources import fit, source_size
+from modules.command_lines import Parser
 from modules.pictures import contact_sheet, to_image
 from modules.schema import from_plain, one_line
 from scripts.scores import clip_score, fid, reconstruct, score_pairs, score_prompts
@@ -193,7 +194,7 @@ def save_whole(image: Image.Image, path: Path) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate", description=__doc__.splitlines()[0])
+    parser = Parser(prog="python -m scripts.evaluate", description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="folder of runs with the networks")
     parser.add_argument("--data", required=True, help="folder of shards with held-out pictures")
     parser.add_argument(
@@ -211,14 +212,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def read_setting(option: str, text: str) -> tuple[str, Any]:
+    """A key and its value. Raises ValueError, beginning with the option, for what is none."""
+    key, _, value = text.partition("=")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{option}: {text}: expected KEY=VALUE") from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate and write the report; returns the exit status."""
     options = parse(arguments)
     keys = ("num_samples", "num_reconstructions", "batch_size", "fid_weights", "clip_model")
     try:
         stages = {
-            name: {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in pairs)}
-            for name, pairs in (("stage_c", options.stage_c), ("stage_b", options.stage_b))
+            name: dict(read_setting(option, text) for text in texts)
+            for name, option, texts in (
+                ("stage_c", "--stage-c", options.stage_c),
+                ("stage_b", "--stage-b", options.stage_b),
+            )
         }
         plan = from_plain(Plan, {**{key: getattr(options, key) for key in keys}, **stages})
         cascade = Cascade.load(options.run, device=options.device)

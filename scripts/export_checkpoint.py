@@ -3,12 +3,12 @@
 It needs no GPU, and no more memory than the largest tensor takes.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from modules.command_lines import Parser
 from train.checkpoints.export import export
 from train.checkpoints.folders import CheckpointError, Checkpoints, damage, step_of
 from train.state import STATE, read_state
@@ -16,7 +16,7 @@ from train.state import STATE, read_state
 
 def main(arguments: Sequence[str]) -> int:
     """Export; returns the exit status. What is wrong is one line and status 2."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.export_checkpoint", description=__doc__)
+    parser = Parser(prog="python -m scripts.export_checkpoint", description=__doc__)
     parser.add_argument("source", type=Path, help="a run's folder (its newest checkpoint), or a checkpoint's")
     parser.add_argument("--out", type=Path, help="folder for the files (default: the run's weights/)")
     settings = parser.parse_args(arguments)

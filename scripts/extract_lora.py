@@ -17,6 +17,7 @@ from dataset_tools.arguments import whole_number
 from modules.adapters.layers import adaptable_layers
 from modules.adapters.lora import LoRA
 from modules.adapters.lora_state import Factors
+from modules.command_lines import Parser
 from modules.network import Network
 from modules.weights import find_weights, fingerprint, load_network
 from modules.weights.conversion import gather
@@ -114,11 +115,7 @@ def layer_rank(text: str) -> tuple[str, int]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.extract_lora",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m scripts.extract_lora", description=__doc__)
     where = "a weight file, a run, a folder of runs or a pipeline"
     parser.add_argument("base", metavar="BASE", type=Path, help=f"what was trained from: {where}")
     parser.add_argument("tuned", metavar="TUNED", type=Path, help="what came of it")

@@ -18,6 +18,7 @@ from torch import nn
 from dataset_tools.progress import progress_bar
 from modules.adapters.lora import LoRA
 from modules.adapters.lora_state import LoRAState
+from modules.command_lines import Parser
 from modules.encoders import TextEncoder
 from modules.weights import fingerprint
 from modules.weights.conversion import chosen, convert, gather
@@ -149,11 +150,7 @@ def merge(options: argparse.Namespace) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.merge",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m scripts.merge", description=__doc__)
     parser.add_argument(
         "base", metavar="BASE", type=Path, help="a weight file, a run, a folder of runs or a pipeline"
     )

@@ -5,7 +5,6 @@ python -m scripts.report outputs/demo
 Reads what the runs and `scripts.evaluate` left there; writes report.html, which needs no other file.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -19,6 +18,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from dataset_tools.shards import write_whole
+from modules.command_lines import Parser
+from modules.schema import one_line
 from scripts.page import page, picture, table
 
 
@@ -106,12 +107,14 @@ def sections(folder: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.report", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = Parser(prog="python -m scripts.report", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of runs")
     folder = parser.parse_args(arguments).folder
-    parts = sections(folder) if folder.is_dir() else []
+    try:
+        parts = sections(folder) if folder.is_dir() else []
+    except (ValueError, OSError) as error:  # of a run's files
+        print("error:", one_line(error), file=sys.stderr)
+        return 2
     if not parts:
         print(f"error: {folder} holds no runs and no report to write about", file=sys.stderr)
         return 2
