@@ -27,6 +27,10 @@ LATENTS = ("safetensors", "safetensorsz")
 """Extensions of what `precompute` made of a picture: plain, and compressed."""
 
 _tarfile: Any = tarfile  # whose kinds of damaged headers have no types
+_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
+_META = re.compile(r"__[^/]*__($|[/.])")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -132,14 +136,13 @@ def _content(
 
 def _unsafe(name: str) -> str:
     """Why a name is refused; nothing is unpacked here, but keys reach logs and names of files."""
-    parts = re.split(r"[/\\]", name)
     if len(name) > MAX_NAME:
         return f"has {len(name)} characters, more than {MAX_NAME}"
-    if ".." in parts:
+    if ".." in name and ".." in re.split(r"[/\\]", name):
         return "leads out of its folder (..)"
-    if not parts[0] or re.match(r"[A-Za-z]:", name):
+    if name.startswith(("/", "\\")) or _DRIVE.match(name):
         return "is absolute"
-    if any(ord(char) < 32 or ord(char) == 127 for char in name):
+    if _CONTROL.search(name):
         return "holds control characters"
     return ""
 
@@ -150,17 +153,18 @@ def _key_and_ext(member: tarfile.TarInfo) -> tuple[str, str] | None:
     That is: folders, hidden files (a macOS tar holds ._name beside every name), names without an extension,
     and webdataset's own __meta__ members.
     """
-    match = re.fullmatch(r"((?:.*/)?[^./][^./]*)\.([^/]+)", member.name, re.DOTALL)
-    meta = re.match(r"__[^/]*__($|[/.])", member.name)
-    if match is None or meta or member.isdir():
+    match = _NAME.fullmatch(member.name)
+    if match is None or _META.match(member.name) or member.isdir():
         return None
     return _printable(match[1]), _printable(match[2]).lower()
 
 
 def _printable(name: str) -> str:
     """A name that can stand in a line of a log, whatever bytes it was made of."""
+    if name.isascii() and name.isprintable() and len(name) <= 2 * MAX_NAME:  # nearly all
+        return name
     text = name[: 2 * MAX_NAME].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return re.sub(r"[\0-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class _Header(tarfile.TarInfo):
