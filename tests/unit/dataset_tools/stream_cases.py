@@ -37,8 +37,8 @@ def keys_of(batches: Iterable[Batch]) -> list[list[str]]:
 
 
 def soon(is_so: Callable[[], object]) -> bool:
-    """Whether something becomes true within ten seconds."""
-    deadline, wait = time.monotonic() + 10, threading.Event()
+    """Whether something becomes true within a minute."""
+    deadline, wait = time.monotonic() + 60, threading.Event()
     while not is_so() and time.monotonic() < deadline:
         wait.wait(0.01)
     return bool(is_so())
