@@ -81,6 +81,11 @@ def train(session: Session, stop: StopRequest) -> Summary:
         facts.update(asdict(summary), left_out=left_out(session))
         if interrupted and world.is_first:
             session.progress.note(how_to_go_on(counters.step))
+        elif counters.step < run.num_steps and world.is_first:
+            epochs = session.config.data.epochs
+            session.progress.note(
+                f"ended after step {counters.step} of {run.num_steps}: all of data.epochs={epochs} is read"
+            )
     return summary
 
 

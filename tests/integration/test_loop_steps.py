@@ -151,3 +151,13 @@ def test_players_learn_in_turn_each_with_its_own_optimizer(plain_config, colour_
     assert torch.equal(first, second), "its loss does not depend on it yet"
     assert not torch.equal(second, third)
     assert isinstance(recipe.other, nn.Module) and all(p.requires_grad for p in recipe.other.parameters())
+
+
+def test_a_run_that_ends_with_its_data_says_so(plain_config, colour_recipe, capfd) -> None:
+    for _ in range(2):  # the second time nothing is left
+        summary = run(
+            config_from_plain(plain_config(run={"num_steps": 99}, data={"epochs": 1})), colour_recipe()
+        )
+        told = "".join(capfd.readouterr())
+        assert f"ended after step {summary.step} of 99: all of data.epochs=1 is read" in told
+    assert not summary.interrupted and 0 < summary.step < 99

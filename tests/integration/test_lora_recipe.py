@@ -231,6 +231,16 @@ def test_regularisation_pictures_count_by_their_weight(
     assert float(row["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_regularisation_beside_the_short_batches_of_exact_epochs(
+    settings: Settings, folder: Path, shards: Path
+) -> None:
+    recipe = {"regularisation": {"shards": str(shards), "weight": 0.5}}
+    trained(settings("exact", recipe=recipe, data={"epochs": 1, "batch_size": 5}, run={"num_steps": 100}))
+    told = rows(folder / "exact")
+    assert len({row["samples"] for row in told}) == len(told) < 100
+    assert all(float(row["regularisation_loss"]) > 0 for row in told)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_base_in_four_bits_trains(precision: str, settings: Settings, folder: Path) -> None:
     pytest.importorskip("bitsandbytes")
