@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,19 @@ from inference.facts import Origin, facts_of, origin_of, read_facts
 from inference.pictures import Picture, open_picture
 from inference.pipeline import Cascade
 from inference.progress import OnStep, ignore
+from inference.settings import Weights
+from modules.encoders import cached_folder
 
 FREE_KEYS = {"recreate", "run", "weights", "ema", "device", "dtype", "offload", "output"}
+ENCODERS = ("text_encoder", "image_encoder")
 
 
 def recreate(config: Config, on_step: OnStep = ignore) -> tuple[Picture, str]:
     """Make the picture config.recreate again; returns it and a line on whether its pixels are the same.
 
-    Weights and device are those it was made with, unless the config names others. Raises ValueError when the
-    config sets anything that the picture itself decides, and what read_facts and Cascade raise.
+    Weights and device are those it was made with, unless the config names others; nothing is fetched because
+    a picture says so. Raises ValueError when the config sets anything that the picture itself decides, and
+    what read_facts and Cascade raise.
     """
     decided = [key for key in changed_keys(config) if key not in FREE_KEYS]
     if decided:
@@ -59,7 +64,17 @@ def _where_from(config: Config, origin: Origin) -> dict[str, Any]:
     return {
         "run": source.run,
         "ema": source.ema,
-        **asdict(source.weights),
+        **(asdict(source.weights) if named else _here_already(source.weights)),
         "device": origin.device if config.device == "auto" else config.device,
         "dtype": config.dtype or origin.dtype,
     }
+
+
+def _here_already(weights: Weights) -> dict[str, str | None]:
+    """The same, with encoders that are named as at a hub replaced by their copies on this machine."""
+    found: dict[str, str | None] = asdict(weights)
+    for key in ENCODERS:
+        name = found[key]
+        if name is not None and not Path(name).is_dir():
+            found[key] = str(cached_folder(name))
+    return found

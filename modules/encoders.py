@@ -241,7 +241,7 @@ def cached_folder(name: str) -> Path:
         found = cached_file(name, "config.json", local_files_only=True)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
-            f"the weights name the encoder {name!r}, which is not here; it is fetched when you name it "
+            f"a file names the encoder {name!r}, which is not here; it is fetched when you name it "
             f"(weights.text_encoder={name}, weights.image_encoder=…) or by `hf download {name}`"
         ) from error
     assert found is not None  # it would have raised

@@ -14,7 +14,7 @@ from modules.limits import check_sizes
 from modules.network import Network
 from modules.previewer import Previewer
 from modules.schema import convert, nearest
-from modules.semantic_compressor import SemanticCompressor
+from modules.semantic_compressor import SemanticCompressor, check_backbone
 from modules.stage_a import StageA
 from modules.stage_b import StageB
 from modules.stage_c import StageC
@@ -63,4 +63,6 @@ def check_keywords(network: str, config: Mapping[str, Any]) -> None:
         if key not in hints:
             raise ValueError(f"{where}: keyword {key!r} is not known; {nearest(key, hints)}")
         convert(hints[key], value, f"{where}: {key}")
+        if key == "backbone":
+            check_backbone(value)
     check_sizes(config, f"{where}: ")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import efficientnet
 
 from modules.network import Network, check_shape, keeps_config, reset_all
+from modules.schema import convert, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,6 +35,22 @@ def normalise_images(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
+def check_backbone(backbone: str | Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the key, for what is neither efficientnet_v2_s nor stages of one's own."""
+    if isinstance(backbone, str):
+        if backbone != "efficientnet_v2_s":
+            raise ValueError(f"backbone: expected efficientnet_v2_s or stages, found {backbone!r}")
+        return
+    for key in backbone:
+        if key not in EFFICIENTNET_V2_S:
+            raise ValueError(f"backbone.{key}: unknown key; {nearest(str(key), EFFICIENTNET_V2_S)}")
+    for key in EFFICIENTNET_V2_S:
+        if key not in backbone:
+            raise ValueError(f"backbone.{key}: missing; expected stages and c_last")
+    convert(int, backbone["c_last"], "backbone.c_last")
+    check_stages(convert(list[list[int | str]], backbone["stages"], "backbone.stages"))
+
+
 def check_stages(stages: list[list[Any]]) -> None:
     """Raise ValueError for stages that are malformed or do not follow on one another."""
     for number, stage in enumerate(stages):
@@ -42,6 +59,8 @@ def check_stages(stages: list[list[Any]]) -> None:
                 "backbone.stages: expected [fused|mbconv, expansion, kernel, stride, c_in, c_out, layers], "
                 f"found {stage}"
             )
+        if not all(isinstance(number, int) for number in stage[1:]):
+            raise ValueError(f"backbone.stages: expected whole numbers, found {stage}")
         if stage[4] % 8 or stage[5] % 8:
             raise ValueError(f"backbone.stages: channels must be multiples of 8, found {stage}")
         if number and stage[4] != stages[number - 1][5]:
@@ -55,13 +74,9 @@ def make_backbone(
 
     backbone: efficientnet_v2_s or stages of one's own, see SemanticCompressor; ValueError for malformed ones.
     """
-    if isinstance(backbone, str) and backbone != "efficientnet_v2_s":
-        raise ValueError(f"backbone: expected efficientnet_v2_s or stages, found {backbone!r}")
+    check_backbone(backbone)
     spec = EFFICIENTNET_V2_S if isinstance(backbone, str) else backbone
-    if set(spec) != set(EFFICIENTNET_V2_S):
-        raise ValueError(f"backbone: expected the keys stages and c_last, found {list(spec)}")
     stages = [list(stage) for stage in spec["stages"]]
-    check_stages(stages)
     whole = efficientnet.EfficientNet(
         [BLOCKS[kind](*numbers) for kind, *numbers in stages],
         dropout=0.0,

@@ -101,3 +101,13 @@ def test_fingerprints_notice_a_change_at_any_place(tmp_path: Path) -> None:
         changed[place] ^= 1
         path.write_bytes(changed)
         assert fingerprint(path) != before
+
+
+def test_nothing_is_fetched_because_a_picture_says_so(written: Path, tmp_path: Path, monkeypatch) -> None:
+    original = open_picture(str(written))
+    weights = {"text_encoder": "stranger/encoder"}
+    sent = Picture(original.image, {**original.facts, "weights": weights})
+    path = write_picture(sent, tmp_path / "sent")
+    monkeypatch.setattr("modules.encoders.load", pytest.fail)
+    with pytest.raises(FileNotFoundError, match="a file names the encoder 'stranger/encoder'.*not here"):
+        recreate(Config(recreate=str(path)))

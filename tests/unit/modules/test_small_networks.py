@@ -97,6 +97,10 @@ def test_compressor_latents_have_unit_variance_in_training() -> None:
         ({"stages": [["conv", 1, 3, 1, 8, 8, 1]], "c_last": 8}, "expected .fused.mbconv, expansion"),
         ({"stages": [[1, 2]], "c_last": 8}, "expected .fused.mbconv, expansion"),
         ({"stages": [["mbconv", 1, 3, 1, 8, 12, 1]], "c_last": 8}, "must be multiples of 8"),
+        ({"stages": [["mbconv", 1, 3, 1, 8, "x", 1]], "c_last": 8}, "expected whole numbers"),
+        ({"stagez": [], "c_last": 8}, "backbone.stagez: unknown key; did you mean 'stages'"),
+        ({"stages": []}, "backbone.c_last: missing"),
+        ({"stages": [], "c_last": "8"}, "backbone.c_last: expected a whole number"),
         (
             {"stages": [["mbconv", 1, 3, 1, 8, 8, 1]] + [["fused", 1, 3, 1, 16, 8, 1]], "c_last": 8},
             "c_in must be",
