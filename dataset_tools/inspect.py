@@ -11,12 +11,12 @@ from pathlib import Path
 
 from dataset_tools.arguments import add_max_megapixels, whole_number
 from dataset_tools.buckets import RELEASED_RATIOS, Buckets
-from dataset_tools.findings import findings
-from dataset_tools.findings_text import findings_text
+from dataset_tools.inspecting.findings import findings
+from dataset_tools.inspecting.findings_text import findings_text
+from dataset_tools.inspecting.survey import ShardSurvey, survey_shard
 from dataset_tools.lookahead import Lookahead
 from dataset_tools.progress import progress_bar
 from dataset_tools.sources import expand
-from dataset_tools.survey import ShardSurvey, survey_shard
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -60,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     surveys = _survey(shards, args.max_megapixels, num_workers)
     found = findings(surveys, buckets)
     if args.plot and found["samples"]:
-        from dataset_tools.plot import save_plot  # matplotlib is slow to import
+        from dataset_tools.inspecting.plot import save_plot  # matplotlib is slow to import
 
         save_plot(args.plot, [picture for survey in surveys for picture in survey.pictures], found)
     print(json.dumps(found, indent=1) if args.json else "\n".join(findings_text(found)))

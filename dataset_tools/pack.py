@@ -11,10 +11,10 @@ import os
 from pathlib import Path
 
 from dataset_tools.arguments import add_max_megapixels, num_bytes, whole_number
-from dataset_tools.packer import REPORT_NAME, Packer, Summary, write_report
-from dataset_tools.prepare import ENCODINGS, Encoding
+from dataset_tools.packing.packer import REPORT_NAME, Packer, Summary, write_report
+from dataset_tools.packing.prepare import ENCODINGS, Encoding
+from dataset_tools.packing.scan import LeftOut, scan
 from dataset_tools.progress import progress_bar
-from dataset_tools.scan import LeftOut, scan
 from dataset_tools.shards import ShardLimits
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from dataset_tools.arguments import whole_number
 from dataset_tools.fetch import ShardReader
 from dataset_tools.latent_facts import DTYPES, PARTS, claim
-from dataset_tools.precompute_settings import read_settings
+from dataset_tools.precomputing.settings import read_settings
 from dataset_tools.sources import expand
 from modules.processes import place
 
@@ -53,8 +53,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the command. Raises ValueError or OSError for what the user must change."""
     settings = read_settings(args.config, args.settings, args.skip)
     shards = expand(args.source, "SRC", settings.data.allow_commands)
-    from dataset_tools.precompute_networks import Networks  # transformers is slow to import
-    from dataset_tools.precomputer import Precomputer
+    from dataset_tools.precomputing.networks import Networks  # transformers is slow to import
+    from dataset_tools.precomputing.precomputer import Precomputer
 
     own = place()
     networks = Networks(settings, args.dtype, args.device, own.local_rank)

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import torch
 
 from dataset_tools.data_config import DataConfig
+from dataset_tools.inspecting.survey import survey_shard
 from dataset_tools.stream import Stream
-from dataset_tools.survey import survey_shard
 from tests.hostile.mutations import fuzzed
 
 ROOT = Path(__file__).parents[2]

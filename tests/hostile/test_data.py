@@ -15,12 +15,12 @@ import pytest
 from dataset_tools import tar_members
 from dataset_tools.__main__ import main
 from dataset_tools.data_config import DataConfig
+from dataset_tools.inspecting.survey import survey_shard
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.left_out import LeftOut, union
-from dataset_tools.prepare import Encoding, prepare
+from dataset_tools.packing.prepare import Encoding, prepare
 from dataset_tools.sample_refs import Skipped
 from dataset_tools.stream import Stream
-from dataset_tools.survey import survey_shard
 from tests.hostile.broken_data import BROKEN, SOUND, member, png, sample, tar_bytes, write_shards
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from dataset_tools.captions import find_tables, read_table
-from dataset_tools.scan import scan
+from dataset_tools.packing.captions import find_tables, read_table
+from dataset_tools.packing.scan import scan
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_unusable_table_is_named_with_its_line(tmp_path, name, text, message):
 
 
 def test_a_line_without_end_is_not_read_into_memory(photos, monkeypatch):
-    monkeypatch.setattr("dataset_tools.captions.MAX_LINE_BYTES", 100)
+    monkeypatch.setattr("dataset_tools.packing.captions.MAX_LINE_BYTES", 100)
     table = write_jsonl(photos / "metadata.jsonl", {"file_name": "a.png", "text": "x" * 100})
     with pytest.raises(ValueError, match="line 1: longer than 100 bytes"):
         read_table(table, "")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dataset_tools.__main__ import main
-from dataset_tools.duplicates import groups_of_similar, signature
+from dataset_tools.inspecting.duplicates import groups_of_similar, signature
 from dataset_tools.shards import ShardLimits, ShardWriter
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from dataset_tools.__main__ import main
-from dataset_tools.precompute_settings import read_settings
+from dataset_tools.precomputing.settings import read_settings
 from modules.settings import NetworkSettings, TextEncoderSettings
 
 COMPRESSOR = {"config": {}, "weights": "c.safetensors"}

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from dataset_tools.findings import LONG_CAPTION_WORDS, caption_words
-from dataset_tools.survey import Picture
+from dataset_tools.inspecting.findings import LONG_CAPTION_WORDS, caption_words
+from dataset_tools.inspecting.survey import Picture
 
 BARS = "#4c72b0"
 MARKS = "#c44e52"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dataset_tools.latent_facts import DTYPES, SEEN_BY, Facts, Part, caption_shapes, plain
-from dataset_tools.precompute_settings import Settings
+from dataset_tools.precomputing.settings import Settings
 from modules.conditions import compress_shrunk
 from modules.encoders import ImageEncoder, TextEncoder
 from modules.settings import identity

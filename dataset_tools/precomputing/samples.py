@@ -14,8 +14,8 @@ from dataset_tools.fetch import ShardReader
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.latent_facts import Facts
 from dataset_tools.latents import packed
-from dataset_tools.precompute_networks import Networks
-from dataset_tools.precompute_settings import Settings
+from dataset_tools.precomputing.networks import Networks
+from dataset_tools.precomputing.settings import Settings
 from dataset_tools.records import Sample, read_samples
 from dataset_tools.sample_refs import Report, SampleRef, ShardIndexer, Skipped
 from dataset_tools.shards import sample_members

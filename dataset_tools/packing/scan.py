@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset_tools.captions import Table, find_tables, name_key, read_table, read_text_caption
 from dataset_tools.images import SUFFIXES
 from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.packing.captions import Table, find_tables, name_key, read_table, read_text_caption
 from dataset_tools.records import MAX_JSON_BYTES, check_caption
 from dataset_tools.tar_members import MAX_MEMBER_BYTES
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from dataset_tools.kinds import Kind
 from dataset_tools.lookahead import Lookahead
-from dataset_tools.prepare import Encoding, Prepared, prepare
-from dataset_tools.scan import Entry, LeftOut
+from dataset_tools.packing.prepare import Encoding, Prepared, prepare
+from dataset_tools.packing.scan import Entry, LeftOut
 from dataset_tools.shards import (
     INDEX_NAME,
     Shard,

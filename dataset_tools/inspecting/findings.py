@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dataset_tools.buckets import Buckets, cover
-from dataset_tools.duplicates import groups_of_equals, groups_of_similar
-from dataset_tools.survey import Picture, ShardSurvey
+from dataset_tools.inspecting.duplicates import groups_of_equals, groups_of_similar
+from dataset_tools.inspecting.survey import Picture, ShardSurvey
 
 LONG_CAPTION_WORDS = 50
 """Longer captions are likely to exceed the text encoder's 77 tokens, the rest of which is cut off."""

@@ -4,9 +4,9 @@ import hashlib
 from contextlib import closing
 from typing import NamedTuple
 
-from dataset_tools.duplicates import SIGNATURE_BYTES, signature
 from dataset_tools.fetch import ShardReader
 from dataset_tools.images import MAX_MEGAPIXELS, open_image, read_header
+from dataset_tools.inspecting.duplicates import SIGNATURE_BYTES, signature
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.records import Broken, Sample, claimed_size, read_samples
 from dataset_tools.sources import one_line

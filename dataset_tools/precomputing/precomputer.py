@@ -17,9 +17,9 @@ from dataset_tools.fetch import ShardReader
 from dataset_tools.kinds import Kind
 from dataset_tools.latent_facts import Facts
 from dataset_tools.latents import find
-from dataset_tools.precompute_networks import Networks
-from dataset_tools.precompute_samples import SampleMaker
-from dataset_tools.precompute_settings import Settings
+from dataset_tools.precomputing.networks import Networks
+from dataset_tools.precomputing.samples import SampleMaker
+from dataset_tools.precomputing.settings import Settings
 from dataset_tools.sample_refs import Skipped
 from dataset_tools.shards import Shard, ShardInfo, ShardLimits, write_index, write_whole
 from dataset_tools.sources import is_remote, one_line

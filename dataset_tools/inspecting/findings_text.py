@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dataset_tools.duplicates import MAX_COMPARED
-from dataset_tools.findings import LONG_CAPTION_WORDS
+from dataset_tools.inspecting.duplicates import MAX_COMPARED
+from dataset_tools.inspecting.findings import LONG_CAPTION_WORDS
 
 MAX_NAMED = 20
 """Lines of each list that are shown."""

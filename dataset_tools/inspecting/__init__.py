@@ -1,0 +1,1 @@
+"""What `inspect` does: surveying shards, and saying and plotting what was found."""

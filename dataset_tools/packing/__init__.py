@@ -1,0 +1,1 @@
+"""What `pack` does: finding pictures and captions, preparing them, writing shards again only where needed."""
