@@ -13,6 +13,7 @@ from typing import IO
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_PICKLES = 5  # of torch before 1.6: magic number, version, machine, content, numbers of the storages
 MOST_PICKLE_BYTES = 16 * 2**20  # a released network's is below one of them; each byte can make an object
+MOST_STEPS = 10**6  # of a pickle; a tensor takes about 40
 PLAIN = re.compile(
     r"collections (OrderedDict|Counter)|(__builtin__|builtins) set"
     r"|torch (Size|device|[A-Z][A-Za-z0-9]*Storage|b?float\d\w*|complex\d+|u?int\d+|bool)"
@@ -59,7 +60,9 @@ def check_archive(file: IO[bytes], size: int) -> None:
 def check_names(file: IO[bytes]) -> None:
     """Raise ValueError unless the next pickle of a file is short and names only what tensors need."""
     try:
-        for opcode, argument, position in pickletools.genops(file):
+        for step, (opcode, argument, position) in enumerate(pickletools.genops(file)):
+            if step >= MOST_STEPS:
+                raise ValueError(f"it has more than {MOST_STEPS} steps, too many for tensors")
             if opcode.name in ("GLOBAL", "INST") and not PLAIN.fullmatch(str(argument)):
                 raise ValueError(f"it calls {str(argument).replace(' ', '.', 1)}, which no tensor needs")
             if position is not None and position > MOST_PICKLE_BYTES:

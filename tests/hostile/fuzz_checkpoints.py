@@ -104,7 +104,7 @@ def redirect(rng: random.Random, plain: dict[str, Any], canary: Path) -> None:
     shard = rng.choice((f"pipe:touch {canary}", "/etc/passwd", "http://127.0.0.1:9/a.tar", "/dev/zero"))
     sides = rng.choice(([32, 32], [10**6, 10**6], [0, 0], [32, 32, 32]))
     reference = [shard, "0", rng.choice((0, -1, 2**62)), rng.choice((100, 10**12)), sides, [32, 32]]
-    reference += ["a caption", {}, 0, ""]
+    reference += ["a caption", 0, ""]
     lane = plain["data"]["lanes"][0]
     for _ in range(4):
         lane["snapshot"]["waiting"].insert(0, reference)

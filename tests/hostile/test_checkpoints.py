@@ -146,7 +146,7 @@ def stream(tmp_path: Path) -> Stream:
     return made
 
 
-REFERENCE = ["a.tar", "k", 0, 100, [32, 32], [32, 32], "a caption", {}, 0, ""]
+REFERENCE = ["a.tar", "k", 0, 100, [32, 32], [32, 32], "a caption", 0, ""]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ REFERENCE = ["a.tar", "k", 0, 100, [32, 32], [32, 32], "a caption", {}, 0, ""]
             [["/etc/passwd", *REFERENCE[1:]]],
             "has no shard '/etc/passwd'",
         ),
-        (("lanes", 0, "snapshot", "waiting"), [REFERENCE[:5]], "expected a list of 10"),
+        (("lanes", 0, "snapshot", "waiting"), [REFERENCE[:5]], "expected a list of 9"),
         (("lanes", 0, "snapshot", "waiting"), [[*REFERENCE[:4], [0, 32], *REFERENCE[5:]]], "1 to 1048576 px"),
         (("lanes", 0, "snapshot", "courses"), [[0, -5, 0]], "found -5"),
         (("lanes", 0, "snapshot", "courses"), [[0, 0]], "expected a list of 3"),

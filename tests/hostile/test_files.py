@@ -155,6 +155,7 @@ def test_what_a_pickle_calls_is_named(tmp_path: Path) -> None:
 SWELLING: dict[str, tuple[bytes, int, str]] = {
     "compressed": (b"\x80\x02}." + b" " * 10**6, zipfile.ZIP_DEFLATED, "its parts are compressed"),
     "doubling": (doubling(40), zipfile.ZIP_STORED, "it calls _codecs.encode"),
+    "steps": (b"\x80\x02" + b"]" * 10**6 + b".", zipfile.ZIP_STORED, "too many for tensors"),
     "bytearray": (
         pickle.dumps(OrderedDict(a=Calls(bytearray, 10**12)), protocol=2), zipfile.ZIP_STORED, "bytearray",
     ),
