@@ -32,7 +32,8 @@ class Copy(NamedTuple):
 class Cache:
     """The copies in a folder. Before a download those used longest ago make room for it.
 
-    limit_bytes: of all copies and downloads under way; a single shard may be larger than that.
+    limit_bytes: of all copies and downloads under way; these alone may be larger than that: they do not wait
+    for each other.
     """
 
     def __init__(self, folder: Path, limit_bytes: int):
@@ -121,6 +122,8 @@ class Cache:
         copies, excess = [], num_bytes - self.limit_bytes
         for path in self.folder.iterdir():
             with suppress(OSError):  # another process was faster
+                if path.suffix == ".part" and not path.exists():  # it has just become a copy
+                    path = path.with_suffix(".tar")
                 found = path.stat()
                 if path.suffix == ".tar":
                     copies.append((found.st_mtime, found.st_size, path))

@@ -274,6 +274,7 @@ def test_networks_that_cannot_be_distilled_are_told(settings: Settings, tmp_path
     with pytest.raises(ConfigError, match=r"model\.stage_c\.weights: missing; name the file or run"):
         make_recipe(config_from_plain(plain))
     plain = settings(tmp_path, "stage_b")
-    del plain["model"]["semantic_compressor"]["train"]
+    compressor = plain["model"]["semantic_compressor"]
+    plain["model"]["semantic_compressor"] = {key: compressor[key] for key in compressor if key != "train"}
     with pytest.raises(ConfigError, match=r"model\.semantic_compressor\.train: expected false"):
         make_recipe(config_from_plain(plain))

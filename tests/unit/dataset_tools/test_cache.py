@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -34,7 +35,19 @@ def memory():
 
 
 def size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    """Of all files at one moment: other threads add and remove some, so it looks twice."""
+    seen = listed(folder)
+    while seen != (seen := listed(folder)):
+        pass
+    return sum(seen.values())
+
+
+def listed(folder: Path) -> dict[str, int]:
+    sizes = {}
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            sizes[path.name] = path.stat().st_size
+    return sizes
 
 
 def config(shards, tmp_path, **changes) -> DataConfig:
@@ -51,7 +64,7 @@ def keys_of(stream, number):
 
 
 def test_the_copies_are_never_more_than_the_limit(memory, tmp_path, monkeypatch):
-    """Room is made before a download; what is on its way counts."""
+    """Room is made before a download; what is on its way counts (three fetched ahead, one that is read)."""
     sizes = []
     original = type(memory).get_file
 
@@ -60,12 +73,12 @@ def test_the_copies_are_never_more_than_the_limit(memory, tmp_path, monkeypatch)
         sizes.append(size(tmp_path))
 
     monkeypatch.setattr(type(memory), "get_file", spy)
-    reader = ShardReader(tmp_path, cache_gb=3.5e-6)
+    reader = ShardReader(tmp_path, cache_gb=4.5e-6)
     for name in "abcdefghabcd":
         reader.read(f"memory://{name}.tar", 0, 1)
     reader.prefetch([f"memory://{name}.tar" for name in "efgh"])
     reader.read("memory://a.tar", 0, 1)
-    assert max(sizes) <= 3 * KB
+    assert max(sizes) <= 4 * KB
 
 
 def test_a_shard_larger_than_the_limit_is_read_and_is_then_alone(memory, tmp_path):
