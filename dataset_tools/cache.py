@@ -60,10 +60,13 @@ class Cache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             while not copy.exists():
-                if _claim(part):
+                if not _claim(part):
+                    time.sleep(0.1)
+                elif copy.exists():  # another process has finished it between the two questions
+                    part.unlink()
+                else:
                     self._download(url, size, part, copy)
                     return copy, True
-                time.sleep(0.1)
         except OSError as error:
             raise self._explained(error, url, size) from error
         return copy, False
