@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +66,9 @@ def test_a_full_disk_does_so_too(folder: Path, shards, colour_recipe) -> None:
         pytest.skip("a small file system can be mounted by root alone")
     said = (folder / "disk_0.txt").read_text()
     assert statuses["disk"] == [1], said
-    assert "step_00000004: not written: rank 0: OSError: [Errno 28] No space left on device" in said
+    # Or sooner: the disk may be full while the networks of the step before are still exported.
+    what = r"(step_00000004: not written: rank 0: OSError|not exported from step_00000002, which is whole)"
+    assert re.search(what + r": \[Errno 28\] No space left on device", said), said
     (folder / "disk" / "filler").unlink()
     check_last_good(folder / "disk" / "run", shards, colour_recipe)
 
