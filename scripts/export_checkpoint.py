@@ -51,8 +51,9 @@ def chosen(source: Path) -> Path:
         problem = damage(path)
         if problem is None:
             return path
-        print(f"{problem}; taking the checkpoint before it", file=sys.stderr)
-    raise CheckpointError(f"{source}: none of its {len(paths)} checkpoints is whole")
+        if path != paths[-1]:
+            print(f"{problem}; taking the checkpoint before it", file=sys.stderr)
+    raise CheckpointError(f"{source}: none of its {len(paths)} checkpoints is whole ({problem})")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Plain weight files come out of a sharded checkpoint, without a GPU and with little memory."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,10 @@ def test_damage_is_told_and_the_checkpoint_before_it_taken(finished: Path, tmp_p
     assert read_header(finished / "weights" / "colour_net.safetensors")["step"] == 3
     assert main([str(last)]) == 2
     assert "damaged" in capsys.readouterr().err
+    shutil.rmtree(finished / "checkpoints" / "step_00000003")
+    assert main([str(finished)]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "none of its 1 checkpoints is whole" in said and "damaged" in said and "before it" not in said
     assert main([str(tmp_path / "nothing")]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'nothing'}: neither a run's folder")
 

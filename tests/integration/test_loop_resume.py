@@ -157,13 +157,19 @@ def test_old_ones_that_cannot_be_removed_are_told_of(plain_config, colour_recipe
         run(config_from_plain(plain_config()), colour_recipe())
 
 
-def test_without_a_whole_checkpoint_the_run_ends(plain_config, colour_recipe, tmp_path) -> None:
-    config = config_from_plain(plain_config())
+@pytest.mark.parametrize("kept", [1, 2])
+def test_without_a_whole_checkpoint_the_run_ends(plain_config, colour_recipe, tmp_path, caplog, kept) -> None:
+    config = config_from_plain(plain_config(run={"keep_last": kept}))
     run(config, colour_recipe())
-    for step in (3, 6):
-        (tmp_path / "run" / "checkpoints" / f"step_0000000{step}" / "state.json").unlink()
-    with pytest.raises(CheckpointError, match=r"none of its 2 checkpoints is whole \(.*state\.json: missing"):
+    damaged = sorted((tmp_path / "run" / "checkpoints").glob("step_*"), reverse=True)
+    for path in damaged:
+        (path / "state.json").unlink()
+    message = rf"none of its {kept} checkpoints is whole \(.*state\.json: missing"
+    with caplog.at_level(logging.WARNING), pytest.raises(CheckpointError, match=message):
         run(config, colour_recipe())
+    told = [r.getMessage() for r in caplog.records if "checkpoint before it" in r.getMessage()]
+    assert len(told) == kept - 1, "the oldest has none before it"
+    assert all(str(path) in line for path, line in zip(damaged, told, strict=False))
 
 
 def test_what_a_killed_run_left_half_written_is_removed(plain_config, colour_recipe, tmp_path) -> None:

@@ -24,8 +24,8 @@ class Resumed(NamedTuple):
 def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
     """Take back the newest checkpoint that is whole, on all ranks the same; None where there is none at all.
 
-    Each rank checks its share of the files. A damaged checkpoint is told of in one line, and the one before
-    it is used. Raises CheckpointError, on all ranks, if all are damaged.
+    Each rank checks its share of the files. A damaged checkpoint that has one before it is told of in one
+    line, and that one is used. Raises CheckpointError, on all ranks, if all are damaged.
 
     One that is whole by its manifest and yet does not fit is an error: it is of another run, other settings
     or another version, and to go back without a word would give up work that may be worth a change of these.
@@ -41,7 +41,7 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
             if world.is_first and path == paths[0]:  # a damaged newest may count as one of those that stay
                 checkpoints.prune()  # the run may have been killed before it did
             return Resumed(path, time.monotonic() - began)
-        if world.is_first:
+        if world.is_first and path != paths[-1]:
             log.warning("%s; going back to the checkpoint before it", one_line(problem))
     if paths:
         raise CheckpointError(
