@@ -8,10 +8,12 @@ os.environ["HYDRA_FULL_ERROR"] = "1"
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import hydra
 import torch
+from hydra._internal import hydra as hydra_calls
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from inference.command import carry_out
 from inference.config import Config
-from modules.overrides import check_arguments, with_escaped_keys
+from modules.overrides import OPEN, check_arguments, take_targets, targets_checked, with_escaped_keys
 from modules.schema import ConfigError, from_plain, one_line
 
 CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
@@ -48,10 +50,12 @@ def main(arguments: Sequence[str]) -> int:
 
     # Stored by itself, not found in its folder: the groups of training lie there, and run= would choose one.
     ConfigStore.instance().store("inference", OmegaConf.load(CONFIG_FILE))
-    sys.argv[1:] = [settable(argument) for argument in arguments]
     try:
-        check_arguments(arguments, TEXT_KEYS)
-        hydra.main(version_base="1.3", config_path=None, config_name="inference")(job)()
+        arguments, allowed = take_targets(arguments)
+        sys.argv[1:] = [settable(argument) for argument in arguments]
+        check_arguments(arguments, TEXT_KEYS, allowed)
+        with targets_checked(hydra_calls, partial(OmegaConf.to_container, resolve=True), allowed):
+            hydra.main(version_base="1.3", config_path=None, config_name="inference")(job)()
     except OverrideParseException as error:
         return say(f"{error.override.lstrip('+')}: not a setting that can be read: {error.message}", MISTAKE)
     except (HydraException, OmegaConfBaseException, ConfigError) as error:
@@ -79,7 +83,7 @@ def settable(argument: str) -> str:
     or a list, is left as it is.
     """
     match = re.fullmatch(r"\+{0,2}([A-Za-z_][\w.]*)=(.*)", argument, flags=re.DOTALL)
-    if not match or match[1].startswith("hydra."):
+    if not match or match[1].startswith("hydra.") and not match[1].startswith(f"hydra.{OPEN}."):
         return argument
     key, value = match.groups()
     if key in TEXT_KEYS and value[:1] not in ("'", '"') and not is_list(value):

@@ -16,17 +16,19 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra._internal import hydra as hydra_calls
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from modules.overrides import check_arguments, with_escaped_keys
+from modules.overrides import OPEN, check_arguments, take_targets, targets_checked, with_escaped_keys
 from modules.schema import ConfigError, nearest, one_line
 from train.checkpoints.folders import CheckpointError
 from train.config import config_from_plain
@@ -64,10 +66,12 @@ def main(arguments: Sequence[str]) -> int:
         if statuses[-1] and os.getpid() != here:  # of a launcher that has other machines do the jobs
             raise HydraException(f"a job ended with status {statuses[-1]}; its log says why")
 
-    sys.argv[1:] = [settable(argument) for argument in arguments]
     try:
-        check_arguments(arguments)
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
+        arguments, allowed = take_targets(arguments)
+        sys.argv[1:] = [settable(argument) for argument in arguments]
+        check_arguments(arguments, allowed=allowed)
+        with targets_checked(hydra_calls, partial(OmegaConf.to_container, resolve=True), allowed):
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
     except MissingConfigException as error:
         return say(f"{error.missing_cfg_file}: no such option; {nearest_option(error)}", MISTAKE)
     except OverrideParseException as error:
@@ -124,7 +128,7 @@ def plain(settings: DictConfig) -> dict[str, Any]:
 def settable(argument: str) -> str:
     """An override that Hydra takes in any case, for `train.config` has the better words for a wrong key."""
     match = re.fullmatch(r"\+{0,2}([A-Za-z_][\w.]*)(=.*)", argument, flags=re.DOTALL)
-    if not match or match[1].startswith("hydra."):
+    if not match or match[1].startswith("hydra.") and not match[1].startswith(f"hydra.{OPEN}."):
         return argument
     if (CONFIGS / match[1]).is_dir():  # a group, whose options are names whatever they look like
         return match[1] + NO_NAME.sub(r"'\g<0>'", match[2])
