@@ -12,10 +12,11 @@ from typing import IO, BinaryIO, NamedTuple
 
 from fsspec.callbacks import Callback
 
+from dataset_tools.room import Room
 from dataset_tools.sources import COMMAND, connect, one_line
 
-STALE_S = 120.0  # a download that has not grown for so long belongs to a process that died
 CHUNK_BYTES = 1 << 20
+POLL_S = 0.1  # between two looks at what others do
 
 
 class CacheError(Exception):
@@ -32,12 +33,14 @@ class Copy(NamedTuple):
 class Cache:
     """The copies in a folder. Before a download those used longest ago make room for it.
 
-    limit_bytes: of all copies and downloads under way; these alone may be larger than that: they do not wait
-    for each other.
+    limit_bytes: of all copies and downloads under way, of all processes of a machine. A download waits while
+    others leave it no room; one that is larger than all of it waits until it is the only one.
     """
 
     def __init__(self, folder: Path, limit_bytes: int):
         self.folder, self.limit_bytes = folder, limit_bytes
+        self.room = Room(folder, limit_bytes)
+        self._usual_bytes = 0  # of shards whose sizes nobody tells: what the largest so far had
 
     def open(self, url: str) -> Copy:
         """The copy of a remote shard, fetched if there is none of its present size; one attempt.
@@ -57,50 +60,50 @@ class Cache:
         """Where the copy is, and whether it was fetched now."""
         name, size = hashlib.sha256(url.encode()).hexdigest()[:16], _size(url)
         copy, part = self.folder / f"{name}-{size}.tar", self.folder / f"{name}-{size}.part"
+        reserved = self._usual_bytes if size is None else size
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             while not copy.exists():
-                if not _claim(part):
-                    time.sleep(0.1)
-                elif copy.exists():  # another process has finished it between the two questions
-                    part.unlink()
-                else:
-                    self._download(url, size, part, copy)
+                if not self.room.claim(part, reserved):
+                    time.sleep(POLL_S)
+                    continue
+                try:
+                    self._download(url, size, part, reserved)
                     return copy, True
+                except _NoRoomError as error:  # next time it has more from the beginning, at last all
+                    reserved = min(2 * error.num_bytes, self.limit_bytes)
         except OSError as error:
             raise self._explained(error, url, size) from error
         return copy, False
 
-    def _download(self, url: str, size: int | None, part: Path, copy: Path) -> None:
+    def _download(self, url: str, size: int | None, part: Path, reserved: int) -> None:
+        """Fetch a shard into the file that was claimed for it. Raises OSError, _NoRoomError."""
         try:
-            self._make_room(size or 0, part)
             if url.startswith(COMMAND):
-                self._run(url.removeprefix(COMMAND), part)
+                self._run(url.removeprefix(COMMAND), part, reserved)
             elif size is None:
                 file_system, path = connect(url)
                 with file_system.open(path, "rb") as source:
-                    self._copy(source, part)
+                    self._copy(source, part, reserved)
             else:
                 file_system, path = connect(url)
                 file_system.get_file(path, str(part), callback=_AtMost(size))
                 if part.stat().st_size != size:
                     raise OSError(f"got {part.stat().st_size} of {size} bytes")
-            os.replace(part, copy)
-            if size is None:
-                self._make_room(0, copy)
+            self.room.finish(part)
         finally:
             part.unlink(missing_ok=True)
 
-    def _run(self, command: str, part: Path) -> None:
-        """Write what a command puts out into `part`. Raises OSError when it fails."""
+    def _run(self, command: str, part: Path, reserved: int) -> None:
+        """Write what a command puts out into `part`. Raises OSError when it fails, _NoRoomError."""
         with tempfile.TemporaryFile() as complaints:
             with subprocess.Popen(
                 command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
             ) as process:
                 assert process.stdout is not None
                 try:
-                    self._copy(process.stdout, part)
-                except OSError:
+                    self._copy(process.stdout, part, reserved)
+                except (OSError, _NoRoomError):
                     process.kill()
                     raise
             if process.returncode:
@@ -108,40 +111,21 @@ class Cache:
                 last = complaints.read().decode(errors="replace").strip().rpartition("\n")[2]
                 raise OSError(f"exit status {process.returncode}: {last[:200] or 'nothing was said'}")
 
-    def _copy(self, source: IO[bytes], part: Path) -> None:
-        """Copy what has no size that is known, unless it has no end either."""
+    def _copy(self, source: IO[bytes], part: Path, reserved: int) -> None:
+        """Copy what has no size that is known, unless it has no end either. Raises OSError, _NoRoomError."""
         num_bytes = 0
-        with part.open("wb") as target:
+        with part.open("r+b") as target:
             while data := source.read(CHUNK_BYTES):
                 num_bytes += len(data)
                 if num_bytes > self.limit_bytes:
                     raise OSError("it is larger than all that data.cache_gb allows for")
+                if num_bytes > reserved and not (reserved := self.room.extend(target, part, num_bytes)):
+                    raise _NoRoomError(num_bytes)  # if it waited for others here, they might wait for it
                 target.write(data)
+            target.truncate(num_bytes)
             if not part.exists() or not os.path.samestat(part.stat(), os.fstat(target.fileno())):
                 raise OSError("it was quiet for so long that another process began anew")
-
-    def _make_room(self, num_bytes: int, keep: Path) -> None:
-        """Delete the copies used longest ago until there is room for as many bytes more."""
-        copies, excess = [], num_bytes - self.limit_bytes
-        for path in self.folder.iterdir():
-            with suppress(OSError):  # another process was faster
-                if path.suffix == ".part" and not path.exists():  # it has just become a copy
-                    path = path.with_suffix(".tar")
-                found = path.stat()
-                if path.suffix == ".tar":
-                    copies.append((found.st_mtime, found.st_size, path))
-                    excess += found.st_size
-                elif path.suffix == ".part" and path != keep:
-                    if _is_left(found):
-                        path.unlink()
-                        continue
-                    expected = path.stem.rpartition("-")[2]
-                    excess += int(expected) if expected.isdecimal() else found.st_size
-        for _, size, path in sorted(copies):
-            if excess > 0 and path != keep:
-                with suppress(OSError):  # Windows keeps a file that a process has open
-                    path.unlink()
-                    excess -= size
+        self._usual_bytes = max(self._usual_bytes, num_bytes)
 
     def _explained(self, error: OSError, url: str, size: int | None) -> Exception:
         """A fault of the folder as such; any other error as it is."""
@@ -156,6 +140,14 @@ class Cache:
                 return OSError(f"{one_line(error)} was taken away")
             return CacheError(f"data.cache_dir: {self.folder} cannot be written to: {one_line(error)}")
         return error
+
+
+class _NoRoomError(Exception):
+    """Other downloads leave no room for the rest of one of unknown size. num_bytes: that it has to have."""
+
+    def __init__(self, num_bytes: int) -> None:
+        super().__init__(num_bytes)
+        self.num_bytes = num_bytes
 
 
 class _AtMost(Callback):
@@ -188,19 +180,3 @@ def _size(url: str) -> int | None:
         return None
     file_system, path = connect(url)
     return file_system.size(path)
-
-
-def _claim(part: Path) -> bool:
-    """Create the file of a download; False when another process is downloading into it."""
-    try:
-        part.touch(exist_ok=False)
-        return True
-    except FileExistsError:
-        with suppress(FileNotFoundError):  # just finished
-            if _is_left(part.stat()):
-                part.unlink()
-        return False
-
-
-def _is_left(found: os.stat_result) -> bool:
-    return time.time() - found.st_mtime > STALE_S

@@ -14,7 +14,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dataset_tools import cache, sources
+from dataset_tools import room, sources
 from dataset_tools.data_config import DataConfig
 from dataset_tools.fetch import ShardReader
 from dataset_tools.sources import expand, expand_braces
@@ -284,7 +284,7 @@ def test_a_download_that_another_process_left_is_taken_over(memory, tmp_path, mo
     assert ShardReader(tmp_path).read("memory://a.tar", 0, 7) == b"content"
     finish.join()
     os.rename(copy, part)
-    monkeypatch.setattr(cache, "STALE_S", -1.0)  # the other process is dead
+    monkeypatch.setattr(room, "STALE_S", -1.0)  # the other process is dead
     assert ShardReader(tmp_path).read("memory://a.tar", 0, 7) == b"CONTENT"
 
 
