@@ -1,20 +1,11 @@
 """Frozen linear layers in four bits per weight (NF4: Dettmers et al. 2023, section 3), by bitsandbytes."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modules.blocks import Attention, PackedLinear
-
 BLOCK_SIZE = 64  # weights that share one scale: 4.5 bits per weight in all
-
-
-class Size(NamedTuple):
-    """Bytes of a network's parameters and buffers, before and after."""
-
-    before: int
-    after: int
 
 
 class FourBitLinear(nn.Module):
@@ -60,29 +51,6 @@ class FourBitLinear(nn.Module):
             quant_type="nf4",
             dtype=self.dtype,
         )
-
-
-def quantise(network: nn.Module) -> Size:
-    """Replace a frozen network's linear layers, packed projections among them, by 4-bit ones, in place.
-
-    Convolutions, biases and what is not a layer stay as they are. Adapters are attached afterwards.
-    ValueError when bitsandbytes is not installed, or a linear layer has an adapter or asks for gradients.
-    """
-    before = size_bytes(network)
-    for module in list(network.modules()):
-        for name, layer in list(module.named_children()):
-            if isinstance(layer, nn.Linear | PackedLinear):
-                if any(True for _ in layer.children()) or layer.weight.requires_grad:
-                    raise ValueError("4 bits: freeze the network first, attach adapters afterwards")
-                setattr(module, name, FourBitLinear(layer.weight, layer.bias))
-        if isinstance(module, Attention):
-            module.in_proj_weight = module.in_proj_bias = None  # type: ignore[assignment]
-    return Size(before, size_bytes(network))
-
-
-def size_bytes(network: nn.Module) -> int:
-    """Of all parameters and buffers."""
-    return sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
 
 
 def bitsandbytes() -> Any:

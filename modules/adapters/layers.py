@@ -5,14 +5,14 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from modules.adapters.four_bit import FourBitLinear
 from modules.adapters.lora_layer import LoRALayer
+from modules.adapters.quantised import QuantisedLinear
 from modules.blocks import PackedLinear
 from modules.schema import nearest
 
 
 def adaptable_layers(network: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers (packed and 4-bit ones too) and convolutions of a network, in its order.
+    """The linear layers (packed and quantised ones too) and convolutions of a network, in its order.
 
     Attached adapters and what belongs to them are left out.
     """
@@ -26,7 +26,7 @@ def adaptable_layers(network: nn.Module) -> dict[str, nn.Module]:
 
 def is_adaptable(module: nn.Module) -> bool:
     """Whether a module is y = W x + b with a W that can be read."""
-    return isinstance(module, nn.Linear | nn.Conv2d | PackedLinear | FourBitLinear)
+    return isinstance(module, nn.Linear | nn.Conv2d | PackedLinear | QuantisedLinear)
 
 
 def weight_shape(layer: nn.Module) -> tuple[int, ...]:

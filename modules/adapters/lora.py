@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from modules.adapters.four_bit import FourBitLinear
 from modules.adapters.layers import adaptable_layers, choose, find, weight_shape
 from modules.adapters.lora_layer import LoRALayer
 from modules.adapters.lora_shapes import check_size, entries, factor_shapes, fitted, keywords, magnitude_shape
 from modules.adapters.lora_state import PREFIXES, LoRAState
 from modules.adapters.low_rank import low_rank_difference
 from modules.adapters.official_names import name_layers
+from modules.adapters.quantised import QuantisedLinear
 from modules.network import Network, keeps_config
 
 DORA = {False: None, True: 0, "output": 0, "input": 1}  # the axis that has magnitudes
@@ -172,12 +172,12 @@ class LoRA(Network):
     def merge(self, network: nn.Module, weight: float = 1.0) -> None:
         """Add the change to the network's weights for good (rounded to their number format).
 
-        ValueError for a layer whose weight cannot be written (4-bit).
+        ValueError for a layer whose weight cannot be written (quantised).
         """
         targets = self._targets(network)
         for name, target in targets.items():
-            if isinstance(target, FourBitLinear):
-                raise ValueError(f"LoRA: {name} is in 4 bits; merge into the network as it was before")
+            if isinstance(target, QuantisedLinear):
+                raise ValueError(f"LoRA: {name} is quantised; merge into the network as it was before")
         for name, target in targets.items():
             base: Tensor = target.weight  # type: ignore[assignment]
             base.copy_(base.float() + weight * self.layers[name].change(base))

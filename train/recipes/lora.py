@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from dataset_tools.batches import Batch
 from dataset_tools.latents import Latents, alike
 from dataset_tools.stream import Stream
-from modules.adapters.four_bit import quantise
 from modules.adapters.lora import LoRA
+from modules.adapters.quantised import quantise
 from modules.adapters.tokens import TrainedTokens
 from modules.processes import place
 from modules.schema import ConfigError, bounded, from_plain
