@@ -30,7 +30,7 @@ class LeftOut:
         """Count and name something left out, unless it was before."""
         seen = self.marks.setdefault(skipped.kind.value, {})
         mark = blake2b(skipped.name.encode(errors="backslashreplace"), digest_size=8).hexdigest()
-        if mark in seen or len(seen) == MAX_COUNTED:
+        if mark in seen or len(seen) >= MAX_COUNTED:
             return
         seen[mark] = skipped.num_samples
         if len(seen) == MAX_COUNTED:
@@ -42,6 +42,14 @@ class LeftOut:
         log.log(level, "data: skipped %s %s: %s", skipped.kind, skipped.name, skipped.reason)
         if len(seen) == MAX_NAMED:
             log.log(level, "data: further %s are counted, but not named", skipped.kind)
+
+    def add(self, marks: Marks) -> None:
+        """Count what another has left out, too."""
+        for kind, found in marks.items():
+            seen = self.marks.setdefault(kind, {})
+            for mark, number in found.items():
+                if len(seen) < MAX_COUNTED:
+                    seen[mark] = number
 
     def counts(self) -> Counter[str]:
         """How many were left out of each kind."""

@@ -141,6 +141,15 @@ class Stream:
         self.taken = Counter(state["taken"])
         self.left_out.marks = {kind: dict(found) for kind, found in state["left_out"].items()}
 
+    def add_counts(self, state: dict[str, Any]) -> None:
+        """Count, besides its own, what a rank had read and left out that there is no more, by its state.
+
+        Raises ValueError, in one line, for what is no such state.
+        """
+        check(state)
+        self.taken.update(state["taken"])
+        self.left_out.add(state["left_out"])
+
     @property
     def _key(self) -> str:
         return "sources" if self.config.sources else "shards"

@@ -1,6 +1,5 @@
 """The training loop: everything that a recipe does not say."""
 
-import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -9,21 +8,18 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from dataset_tools.batches import Batch
-from dataset_tools.left_out import union
+from train import tally
 from train.config import Config
 from train.feed import Feed, feeds
 from train.hooks import StepDone
 from train.interrupts import StopRequest, how_to_go_on, stop_requests
 from train.optim import learning_rate
-from train.parallel.agreement import decide
 from train.parallel.world import join
 from train.player import Player, Update, only
 from train.recipe import Metrics, Recipe
 from train.recipes import make_recipe
 from train.rng import seed_global, step_rng
 from train.session import Session, make_session
-
-_starts = itertools.count()  # of trainings of this process: the jobs of a --multirun share one group
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,8 @@ def train(session: Session, stop: StopRequest) -> Summary:
             for hook in session.hooks:
                 hook(done)
         summary = Summary(counters.step, loss, counters.skipped_steps, interrupted, time.monotonic() - began)
-        facts.update(asdict(summary), left_out=left_out(session))
+        facts.update(asdict(summary), **tally.of_all_ranks(state.stream))
+        tell_left_out(session, facts["left_out"])
         if interrupted and world.is_first:
             session.progress.note(how_to_go_on(counters.step))
         elif counters.step < run.num_steps and world.is_first:
@@ -89,14 +86,11 @@ def train(session: Session, stop: StopRequest) -> Summary:
     return summary
 
 
-def left_out(session: Session) -> dict[str, int]:
-    """How many broken and filtered samples all ranks have left out, by kind; tells of them too."""
-    topic = f"left_out/{next(_starts)}"
-    counts = dict(decide(topic, session.state.stream.left_out.marks, union))
+def tell_left_out(session: Session, counts: dict[str, int]) -> None:
+    """Say how many broken and filtered samples all ranks have left out, by kind."""
     if counts and session.world.is_first:
         told = ", ".join(f"{number} {kind}" for kind, number in counts.items())
         session.progress.note(f"left out of the data: {told} (docs/data.md says what these are)")
-    return counts
 
 
 def update(session: Session, player: Player, feed: Feed, metrics: list[tuple[Metrics, float]]) -> Update:

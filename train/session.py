@@ -11,6 +11,7 @@ import torch
 from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
 from modules.schema import ConfigError, nearest
+from train import tally
 from train.checkpoints.folders import CheckpointError, Checkpoints
 from train.checkpoints.resuming import Resumed, export_again, resume
 from train.checkpoints.saver import Saver
@@ -50,12 +51,14 @@ class Session:
 
     @contextmanager
     def noted(self) -> Iterator[dict[str, Any]]:
-        """Note at the end of the context how the run ended: what was put into the dict, or the error."""
+        """Note at the end of the context how the run ended: what was put into the dict, or the error and what
+        this process knows: the others may not answer any more."""
         facts: dict[str, Any] = {}
         try:
             yield facts
         except BaseException as error:
             facts["error"] = f"{type(error).__name__}: {error}"
+            facts.update(tally.of_this_rank(self.state.stream, self.world))
             raise
         finally:
             self.saver.close()

@@ -130,13 +130,27 @@ class TrainingState:
                 load.finish()
         with fits(folder, "recipe"):
             self.recipe.load_state_dict(recipe)
-        # With another number of ranks the stream finds out by itself what a position still means.
-        stem = rank_stem(min(self.world.rank, plain.processes - 1))
-        with fits(folder, f"{stem}.json"):
-            self.stream.load_state_dict(read_json(folder / f"{stem}.json", MOST_PLAIN_BYTES)["data"])
+        self._read_position(folder, plain.processes)
         self.means.load_state_dict(plain.means, self.world.rank, self.world.size)
         for name, value in asdict(plain.counters).items():
             setattr(self.counters, name, value)
+
+    def _read_position(self, folder: Path, num_saved: int) -> None:
+        """Take back the data position; what was counted by ranks that are no more goes to the first.
+
+        With another number of ranks the stream finds out by itself what a position still means.
+        """
+        rank, size = self.world.rank, self.world.size
+        for each in [min(rank, num_saved - 1), *(range(size, num_saved) if rank == 0 else ())]:
+            name = f"{rank_stem(each)}.json"
+            with fits(folder, name):
+                position = read_json(folder / name, MOST_PLAIN_BYTES)["data"]
+                if each < size:
+                    self.stream.load_state_dict(position)
+                else:
+                    self.stream.add_counts(position)
+        if rank >= num_saved:  # the position is of another, which counts what it has read
+            self.stream.taken.clear()
 
     def _network_tensors(self) -> dict[str, Tensor]:
         """The networks' parameters and buffers, and the averages that are kept of them."""
