@@ -1,5 +1,7 @@
 """The CLIP encoders of text and pictures, from a hub name, a local folder, or a small random config."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,18 +10,8 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+import transformers  # what it offers is loaded where it is used: settings are checked without its networks
 from torch import Tensor, nn
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.utils import cached_file
-from transformers.utils.logging import disable_progress_bar
 
 from modules.conditions import TextFeatures
 from modules.encoder_folders import read_encoder
@@ -28,7 +20,7 @@ from modules.schema import nearest
 from modules.tokenizer import make_tokenizer, token_id, with_tokens
 from modules.weights.folders import encoder_folder, tokenizer_folder
 
-disable_progress_bar()  # one bar per run is enough, and it is not this one
+transformers.utils.logging.disable_progress_bar()  # one bar per run is enough, and it is not this one
 
 # A fresh CLIP's token embeddings (deviation 0.02) drown in what its random attention adds: of the variance of
 # its hidden states 42 % come from the token itself, with this factor 96 %.
@@ -61,8 +53,10 @@ class TextEncoder(nn.Module):
         check_origin("text_encoder", source, config)
         if source is not None:
             source = str(encoder_folder(source, "text_encoder") or source)
-            self.model = load(CLIPTextModelWithProjection, source, "text_encoder")
-            self.tokenizer = load(CLIPTokenizer, str(tokenizer_folder(source) or source), "text_encoder")
+            self.model = load(transformers.CLIPTextModelWithProjection, source, "text_encoder")
+            self.tokenizer = load(
+                transformers.CLIPTokenizer, str(tokenizer_folder(source) or source), "text_encoder"
+            )
         else:
             self.tokenizer = make_tokenizer(words)
             ids = {
@@ -72,8 +66,8 @@ class TextEncoder(nn.Module):
                 "pad_token_id": self.tokenizer.pad_token_id,
                 "max_position_embeddings": max_length,
             }
-            settings = make_config(CLIPTextConfig, {**(config or {}), **ids}, "text_encoder")
-            self.model = random_model(CLIPTextModelWithProjection, settings, seed)
+            settings = make_config(transformers.CLIPTextConfig, {**(config or {}), **ids}, "text_encoder")
+            self.model = random_model(transformers.CLIPTextModelWithProjection, settings, seed)
             with torch.no_grad():
                 self.model.get_input_embeddings().weight.mul_(WORD_GAIN)
         positions = self.model.config.max_position_embeddings
@@ -155,10 +149,10 @@ class ImageEncoder(nn.Module):
         check_origin("image_encoder", source, config)
         if source is not None:
             source = str(encoder_folder(source, "image_encoder") or source)
-            self.model = load(CLIPVisionModelWithProjection, source, "image_encoder")
+            self.model = load(transformers.CLIPVisionModelWithProjection, source, "image_encoder")
         else:
-            settings = make_config(CLIPVisionConfig, config or {}, "image_encoder")
-            self.model = random_model(CLIPVisionModelWithProjection, settings, seed)
+            settings = make_config(transformers.CLIPVisionConfig, config or {}, "image_encoder")
+            self.model = random_model(transformers.CLIPVisionModelWithProjection, settings, seed)
             with torch.no_grad():
                 self.model.vision_model.embeddings.position_embedding.weight.mul_(POSITION_GAIN)
 
@@ -225,7 +219,7 @@ def load(kind: type[Any], source: str, name: str) -> Any:
 def read_folder(kind: type[Any], folder: Path, name: str) -> Any:
     """The same for a local folder, from which nothing else is reached."""
     try:
-        if kind is CLIPTokenizer:
+        if kind is transformers.CLIPTokenizer:
             return kind.from_pretrained(folder, local_files_only=True)
         return read_encoder(kind, folder)
     except torch.OutOfMemoryError:
@@ -238,7 +232,7 @@ def read_folder(kind: type[Any], folder: Path, name: str) -> Any:
 def cached_folder(name: str) -> Path:
     """The copy of a hub's model that is here already; FileNotFoundError says how to get one."""
     try:
-        found = cached_file(name, "config.json", local_files_only=True)
+        found = transformers.utils.cached_file(name, "config.json", local_files_only=True)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"a file names the encoder {name!r}, which is not here; it is fetched when you name it "
@@ -250,12 +244,14 @@ def cached_folder(name: str) -> Path:
 
 def check_config(name: str, config: Mapping[str, Any] | None) -> None:
     """Raise ValueError for keywords of an encoder's config that cannot be; None: its weights tell."""
-    kinds = {"text_encoder": CLIPTextConfig, "image_encoder": CLIPVisionConfig}
+    kinds = {"text_encoder": transformers.CLIPTextConfig, "image_encoder": transformers.CLIPVisionConfig}
     if config is not None:
         make_config(kinds[name.rpartition(".")[2]], config, name)
 
 
-def make_config(kind: type[PreTrainedConfig], keywords: Mapping[str, Any], name: str) -> PreTrainedConfig:
+def make_config(
+    kind: type[transformers.PreTrainedConfig], keywords: Mapping[str, Any], name: str
+) -> transformers.PreTrainedConfig:
     """The config of a random encoder; ValueError for keywords that it does not have."""
     known = kind().to_dict()
     unknown = [key for key in keywords if key not in known]
@@ -271,7 +267,9 @@ def make_config(kind: type[PreTrainedConfig], keywords: Mapping[str, Any], name:
         raise ValueError(f"{name}.config: no {kind.__name__} can be made of it ({reason})") from error
 
 
-def random_model(kind: type[Any], config: PreTrainedConfig, seed: int) -> PreTrainedModel:
+def random_model(
+    kind: type[Any], config: transformers.PreTrainedConfig, seed: int
+) -> transformers.PreTrainedModel:
     """A model with weights drawn from `seed`, leaving torch's own generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs' generators too

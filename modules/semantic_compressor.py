@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models import efficientnet
 
 from modules.network import Network, check_shape, keeps_config, reset_all
 from modules.schema import convert, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-BLOCKS = {"fused": efficientnet.FusedMBConvConfig, "mbconv": efficientnet.MBConvConfig}
+BLOCKS = ("fused", "mbconv")
 # EfficientNetV2-S (Tan and Le 2021, table 4): block, expansion, kernel, stride, c_in, c_out, layers.
 EFFICIENTNET_V2_S: dict[str, Any] = {
     "stages": [
@@ -74,11 +73,15 @@ def make_backbone(
 
     backbone: efficientnet_v2_s or stages of one's own, see SemanticCompressor; ValueError for malformed ones.
     """
+    # Slow to load (1.5 s, with torch's compiler); settings are checked without it.
+    from torchvision.models import efficientnet
+
     check_backbone(backbone)
+    blocks = dict(zip(BLOCKS, (efficientnet.FusedMBConvConfig, efficientnet.MBConvConfig), strict=True))
     spec = EFFICIENTNET_V2_S if isinstance(backbone, str) else backbone
     stages = [list(stage) for stage in spec["stages"]]
     whole = efficientnet.EfficientNet(
-        [BLOCKS[kind](*numbers) for kind, *numbers in stages],
+        [blocks[kind](*numbers) for kind, *numbers in stages],
         dropout=0.0,
         stochastic_depth_prob=stochastic_depth,
         num_classes=1,

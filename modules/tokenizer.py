@@ -1,18 +1,20 @@
 """CLIP's tokenizer: small ones that know given words, and tokens that are added to any."""
 
+from __future__ import annotations
+
 import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import transformers
 from tokenizers import AddedToken, pre_tokenizers
-from transformers import CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"  # ends the name of a token that ends a word
 
 
-def make_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
+def make_tokenizer(words: Sequence[str]) -> transformers.CLIPTokenizer:
     """A byte-pair tokenizer in CLIP's manner in which each word is one token.
 
     ValueError for what CLIP splits before it looks at letters: several words, or letters beside digits.
@@ -27,7 +29,7 @@ def make_tokenizer(words: Sequence[str]) -> CLIPTokenizer:
     tokens = [*alphabet, *(symbol + WORD_END for symbol in alphabet), *merged, START, END]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     pairs: Any = list(ranks)  # taken as pairs, though declared as lines of text
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=pairs)
+    tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=pairs)
     for word in words:
         if len(tokenizer(word).input_ids) != 3:
             raise ValueError(f"text_encoder.words: {word!r} is not one word to CLIP's tokenizer")
@@ -57,13 +59,13 @@ def merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]
     return symbols
 
 
-def token_id(tokenizer: CLIPTokenizer, text: str) -> int | None:
+def token_id(tokenizer: transformers.CLIPTokenizer, text: str) -> int | None:
     """The id of a text that is one token; None for other texts."""
     ids = tokenizer(text, add_special_tokens=False).input_ids
     return ids[0] if len(ids) == 1 else None
 
 
-def word_of(tokenizer: CLIPTokenizer, number: int) -> str:
+def word_of(tokenizer: transformers.CLIPTokenizer, number: int) -> str:
     """The text of a token that is a whole word; ValueError for other tokens."""
     token = str(tokenizer.convert_ids_to_tokens(number))
     word = token.removesuffix(WORD_END)
@@ -72,7 +74,7 @@ def word_of(tokenizer: CLIPTokenizer, number: int) -> str:
     return word
 
 
-def words_like(tokenizer: CLIPTokenizer, pattern: str) -> list[int]:
+def words_like(tokenizer: transformers.CLIPTokenizer, pattern: str) -> list[int]:
     """Ids of the tokens that end a word and that a regular expression matches as a whole.
 
     ValueError when there is none, or the expression is none.
@@ -87,7 +89,7 @@ def words_like(tokenizer: CLIPTokenizer, pattern: str) -> list[int]:
     return ids
 
 
-def with_tokens(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> CLIPTokenizer:
+def with_tokens(tokenizer: transformers.CLIPTokenizer, texts: Sequence[str]) -> transformers.CLIPTokenizer:
     """The tokenizer itself, or, where a text is not one token to it yet, a copy to which each is.
 
     ValueError for a text that cannot be a token.

@@ -12,6 +12,10 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+# Of what networks are made; loaded here once, and not by every process that is forked.
+from torchvision.models import efficientnet  # noqa: F401
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, CLIPVisionModelWithProjection  # noqa: F401
+
 from train.parallel.world import conduct
 
 ROOT = Path(__file__).parents[2]

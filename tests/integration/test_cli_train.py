@@ -132,6 +132,24 @@ def test_a_real_process_ends_with_the_status_and_without_a_traceback() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+CHECKED = """\
+import sys
+from train.__main__ import main
+assert main(sys.argv[1:]) == 2
+print(*sys.modules)
+"""
+
+
+def test_settings_are_checked_before_what_networks_are_made_of_is_loaded() -> None:
+    """It takes longer to load than all else."""
+    command = [sys.executable, "-c", CHECKED, "experiment=tiny/lora", "data.shards=nowhere"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "error: " in done.stderr, done.stderr
+    loaded = set(done.stdout.split())
+    assert "train.recipes.lora" in loaded
+    assert not {"torchvision", "torch._dynamo", "transformers.modeling_utils"} & loaded
+
+
 def test_loggers_stay_on_so_that_skipped_samples_are_named(call, caplog) -> None:
     assert call("experiment=tiny") == 0
     logging.getLogger("dataset_tools.stream").warning("still heard")
