@@ -1,7 +1,5 @@
-"""The LoRA recipe in real runs: what learns, what is written, resumed runs, several processes, 4 bits."""
+"""The LoRA recipe in real runs: what learns, what is written, resumed runs, number formats."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,134 +14,24 @@ from modules.adapters.tokens import TrainedTokens
 from modules.blocks import Attention
 from modules.conditions import stage_c_inputs
 from modules.encoders import TextEncoder
-from modules.weights import load_network, read_header, read_tensors, save_network
+from modules.weights import load_network, read_header, read_tensors
 from modules.weights.lora_files import read_lora
-from tests.integration.launching import run_ranks
-from tests.integration.recipe_cases import (
-    GDF,
-    IMAGE,
-    RANDOM_A,
-    RANDOM_COMPRESSOR,
-    SAMPLING,
-    STAGE_B,
-    STAGE_C,
-    TEXT_ENCODER,
-)
+from tests.integration.lora_cases import HALF, STEPS, TOKENS, Settings, lora_settings, trained, weights
+from tests.integration.recipe_cases import TEXT_ENCODER
 from tests.integration.test_distributed import rows
 from tests.integration.test_experiments import composed
 from train.config import config_from_plain
-from train.loop import run
 from train.recipes import make_recipe
-from train.recipes.lora import LoRARecipe
-
-STEPS, HALF = 4, 2
-LORA = {"name": "lora", "layers": {"*.attn.*": 2, "*channelwise*": 2}, "dropout": 0.1}
-TOKENS = {"[mine]": "circle", "red": None}
-BASES: dict[str, dict[str, Any]] = {
-    "stage_c": {
-        "model": {
-            "semantic_compressor": RANDOM_COMPRESSOR,
-            "text_encoder": TEXT_ENCODER,
-            "image_encoder": {"config": IMAGE},
-        },
-        "base": {"image_kept": 0.5},
-    },
-    "stage_b": {
-        "model": {
-            "stage_a": RANDOM_A,
-            "text_encoder": TEXT_ENCODER,
-            "semantic_compressor": {**RANDOM_COMPRESSOR, "train": False},
-        },
-        "base": {},
-    },
-}
-Settings = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the bases' weights: no layer is zero, as the last of fresh networks is."""
-    folder = tmp_path_factory.mktemp("lora")
-    torch.manual_seed(3)
-    for name, config in (("stage_b", STAGE_B), ("stage_c", STAGE_C)):
-        network = modules.build(name, config)
-        for parameter in network.parameters():
-            parameter.data.add_(0.1 * torch.randn(parameter.shape))
-        save_network(folder / f"{name}.safetensors", network, name, {})
-    return folder
+    return tmp_path_factory.mktemp("lora")
 
 
 @pytest.fixture(scope="module")
-def settings(folder: Path, captioned: Path) -> Settings:
-    """Makes the settings of a run; `recipe` changes the recipe's, other keywords those of their groups."""
-
-    def make(
-        dir_name: str, base: str = "stage_c", recipe: dict[str, Any] | None = None, **changes: Any
-    ) -> dict[str, Any]:
-        case = BASES[base]
-        run_settings = {
-            "dir": str(folder / dir_name),
-            "num_steps": STEPS,
-            "log_every": 1,
-            "save_every": HALF,
-            "sample_every": HALF,
-            "num_samples": 2,
-            "device": "cpu",
-            "ema": {"decay": 0.5},
-        }
-        data = {
-            "shards": str(captioned),
-            "image_size_px": 32,
-            "multiple_px": 32,
-            "aspect_ratios": ["1/1"],
-            "batch_size": 4,
-            "num_workers": 0,
-            "split": "samples",
-        }
-        return {
-            "name": "test",
-            "run": {**run_settings, **changes.pop("run", {})},
-            "data": {**data, **changes.pop("data", {})},
-            "recipe": {
-                **LORA,
-                "base": {"name": base, "sampling": SAMPLING, **case["base"]},
-                **(recipe or {}),
-            },
-            "model": {**case["model"], base: {"weights": str(folder / f"{base}.safetensors")}},
-            "gdf": GDF,
-            "optim": {"lr": 1e-2},
-            **changes,
-        }
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def captioned(folder: Path, shards: Path) -> Path:
-    """The pictures of `shards` with captions that the tokens occur in."""
-    import tarfile
-    from io import BytesIO
-
-    out = folder / "captioned"
-    out.mkdir()
-    for path in sorted(shards.glob("*.tar")):
-        with tarfile.open(path) as source, tarfile.open(out / path.name, "w") as target:
-            for member in source:
-                data = source.extractfile(member).read()  # type: ignore[union-attr]
-                if member.name.endswith(".txt"):
-                    data = f"a red [mine] {data.decode()[-1]}".encode()
-                    member.size = len(data)
-                target.addfile(member, BytesIO(data))
-    return out
-
-
-def trained(plain: dict[str, Any]) -> LoRARecipe:
-    """The recipe after its run."""
-    config = config_from_plain(plain)
-    recipe = make_recipe(config)
-    run(config, recipe)
-    assert isinstance(recipe, LoRARecipe)
-    return recipe
+def settings(folder: Path, shards: Path) -> Settings:
+    return lora_settings(folder, shards)
 
 
 def outputs(network: Any, encoder: TextEncoder) -> Tensor:
@@ -152,10 +40,6 @@ def outputs(network: Any, encoder: TextEncoder) -> Tensor:
     text = encoder(["a red [mine]", "circle"])
     with torch.no_grad():
         return network(noise, torch.tensor([0.3, 0.8]), **stage_c_inputs(text, None, 16))
-
-
-def weights(folder: Path) -> dict[str, dict[str, Tensor]]:
-    return {path.name: read_tensors(path) for path in (folder / "weights").iterdir()}
 
 
 def test_the_written_file_on_the_base_is_the_trained_network(settings: Settings, folder: Path) -> None:
@@ -271,57 +155,6 @@ def test_the_base_has_the_number_format_that_is_chosen(
     assert {parameter.dtype for parameter in recipe.lora.parameters()} == {torch.float32}
     frozen = [p for p in recipe.base.network.parameters() if not p.requires_grad]
     assert {parameter.dtype for parameter in frozen} == {dtype}
-
-
-DISTRIBUTED: dict[str, dict[str, Any]] = {
-    "tokens": {"recipe": {"tokens": TOKENS, "dropout": 0.0}},
-    "checkpointing": {
-        "recipe": {"tokens": TOKENS, "dropout": 0.0},
-        "parallel": {"activation_checkpointing": True},
-    },
-    "bf16": {"recipe": {"dropout": 0.0}, "run": {"precision": "bf16"}},
-    "dora": {"recipe": {"dropout": 0.0, "dora": True}},
-    "stage_b": {"base": "stage_b", "recipe": {"tokens": TOKENS, "dropout": 0.0}},
-    "four_bits": {"recipe": {"dropout": 0.0, "base_weights": "nf4"}},
-}
-
-
-@pytest.fixture(scope="module")
-def together(settings: Settings, folder: Path, shards: Path) -> None:
-    """All cases with one process, and with two that share the weights or only the pictures."""
-    of_two = []
-    for mode in ("one", "fsdp", "ddp"):
-        for name, case in DISTRIBUTED.items():
-            if mode == "ddp" and name != "tokens":
-                continue
-            recipe = case["recipe"] | {"regularisation": {"shards": str(shards)}}
-            parallel = {"mode": "ddp" if mode == "one" else mode, "shard_frozen": mode == "fsdp"}
-            parallel |= case.get("parallel", {})
-            data = {"batch_size": 4 if mode == "one" else 2}
-            others = {key: case[key] for key in ("base", "run") if key in case}
-            plain = settings(f"{name}_{mode}", recipe=recipe, parallel=parallel, data=data, **others)
-            if mode == "one":
-                run(config_from_plain(plain))
-            else:
-                of_two.append(plain)
-    (folder / "of_two.json").write_text(json.dumps(of_two))
-    run_ranks("train_worker", folder / "of_two.json")
-
-
-@pytest.mark.parametrize(("name", "mode"), [*((name, "fsdp") for name in DISTRIBUTED), ("tokens", "ddp")])
-def test_two_processes_learn_as_one(together: None, name: str, mode: str, folder: Path) -> None:
-    alone, shared = rows(folder / f"{name}_one"), rows(folder / f"{name}_{mode}")
-    assert len(alone) == len(shared) == STEPS
-    tolerance = 3e-2 if name in ("bf16", "four_bits") else 2e-3
-    for expected, found in zip(alone, shared, strict=True):
-        for key in ("loss", "regularisation_loss", "gradient_norm"):
-            assert float(found[key]) == pytest.approx(float(expected[key]), rel=tolerance), key
-    if name not in ("bf16", "four_bits"):
-        ours, theirs = weights(folder / f"{name}_one"), weights(folder / f"{name}_{mode}")
-        for file, tensors in ours.items():
-            assert tensors.keys() == theirs[file].keys()
-            for key, value in tensors.items():
-                torch.testing.assert_close(theirs[file][key], value, rtol=2e-2, atol=2e-3)
 
 
 @pytest.mark.parametrize(
