@@ -5,13 +5,16 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from tests.integration.latents_cases import Made
 
 NUM_PICTURES = 24
 SIZE_PX = 32
@@ -152,3 +155,11 @@ def plain_config(shards: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return {"name": "test", **settings}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> "Made":
+    """Made once for all files that test latents: that takes longer than most of what they do."""
+    from tests.integration.latents_cases import Made  # slow to load, for workers too
+
+    return Made(tmp_path_factory.mktemp("precomputed"))

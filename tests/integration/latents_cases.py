@@ -119,3 +119,22 @@ def losses(settings: dict[str, Any], steps: int) -> tuple[list[float], list[list
         found.append(loss.item())
         keys.append(batch["keys"])
     return found, keys
+
+
+class Made:
+    """Shards of pictures, the networks' files, and a folder for what is made of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = weights(folder / "weights")
+        self.shards = pictures(folder / "pictures")
+
+    def settings(self, name: str, shards: Path | None = None, **data: Any) -> dict[str, Any]:
+        return plain(name, shards or self.shards, self.files, **data)
+
+    def latents(self, name: str, *options: str) -> Path:
+        """The folder of a recipe's latents; made at the first call."""
+        out = self.folder / "_".join([name, *options])
+        if not (out / "index.json").exists():
+            assert precompute(self.settings(name), out, "--versions", "2", *options) == 0
+        return out

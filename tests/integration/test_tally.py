@@ -1,4 +1,4 @@
-"""run.json counts what was left out and what each source gave, over all ranks and starts, however a run ends."""
+"""run.json counts what was left out and what each source gave, however a run ends, over ranks and starts."""
 
 import io
 import json

@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
@@ -85,3 +86,11 @@ def photos(tmp_path):
         save(folder / f"{name}.png", seed=n)
         (folder / f"{name}.txt").write_text(f"caption {n}\n")
     return folder
+
+
+@pytest.fixture
+def memory():
+    """A file system that stands for s3 and the like: it is reached through fsspec only."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.rm("/", recursive=True)
