@@ -47,6 +47,7 @@ COMPILED = {"compile": True, "activation_checkpointing": True}
 SLOW_MODES = {
     "ddp_compiled": Mode(1, {"mode": "ddp", **COMPILED}, ("stage_c",)),
     "fsdp_compiled": Mode(1, {"mode": "fsdp", **COMPILED}, ("stage_c",), "bf16"),
+    "hsdp_compiled": Mode(2, {"mode": "hsdp", "compile": True}, ("stage_c",)),
 }
 TWO = ("ddp", "fsdp")
 RUNS = [(mode, recipe) for mode in (*TWO, "hsdp") for recipe in MODES[mode].recipes if recipe != "unlucky"]
@@ -152,13 +153,16 @@ def test_several_processes_give_the_loss_curve_of_one(one, done, mode, recipe, f
 
 
 @pytest.mark.slow
-def test_compiled_and_recomputed_blocks_give_the_loss_curve_too(one, settings, folder) -> None:
-    launch(SLOW_MODES, 1, settings, folder)
-    for mode, alone in {"ddp_compiled": "one", "fsdp_compiled": "one_bf16"}.items():
-        expected, found = (
-            [float(row["loss"]) for row in rows(folder / f"stage_c_{name}")] for name in (alone, mode)
-        )
-        assert found == pytest.approx(expected, rel=2e-3), mode
+@pytest.mark.parametrize("machines", [1, 2])
+def test_compiled_and_recomputed_blocks_give_the_loss_curve_too(one, settings, folder, machines) -> None:
+    launch(SLOW_MODES, machines, settings, folder)
+    for mode, (its_machines, _, _, precision) in SLOW_MODES.items():
+        alone = "one" if precision == "fp32" else "one_bf16"
+        if its_machines == machines:
+            expected, found = (
+                [float(row["loss"]) for row in rows(folder / f"stage_c_{name}")] for name in (alone, mode)
+            )
+            assert found == pytest.approx(expected, rel=2e-3), mode
 
 
 @pytest.mark.parametrize(("mode", "recipe"), BF16_RUNS)
