@@ -1,0 +1,147 @@
+"""One guided step of a stage, as a pipeline does it: network, guidance, sampler."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import gdf
+from benchmarks.frame import Found, Run, Target, Turn, row
+from benchmarks.networks import (
+    call_peer,
+    compiled_by_blocks,
+    operations,
+    peer_of,
+    random_network,
+    relative_difference,
+    released,
+    stage_b_conditions,
+    stage_c_conditions,
+)
+
+Inputs = Mapping[str, Tensor]
+DTYPE = torch.bfloat16
+MANY_STEPS = 1000  # more than rounds: a turn is always a step in the middle
+ALIKE = 0.05  # of bf16 networks with the same weights, relative to the largest value
+
+
+@row(
+    "cpu",
+    "Stage C 1 B, bf16, one guided step at 24 × 24",
+    "diffusers' StableCascadeUNet and scheduler",
+    {"ratio": Target("at most", 0.5)},
+    seconds=120,
+)
+def stage_c_1b_step(run: Run) -> Found:
+    config = released("stage_c", "1b", run.small)
+    side = 4 if run.small else 24
+    return compare_steps(run, "stage_c", config, (1, 16, side, side), guidance=4.0)
+
+
+@row(
+    "cpu",
+    "Stage B 700 M, bf16, one step at 64 × 64 latents",
+    "diffusers' StableCascadeUNet and scheduler",
+    {"ratio": Target("at most", 0.6)},
+    seconds=90,
+)
+def stage_b_700m_step(run: Run) -> Found:
+    config = released("stage_b", "700m", run.small)
+    side = 16 if run.small else 64
+    return compare_steps(run, "stage_b", config, (1, 4, side, side), guidance=1.1)
+
+
+def compare_steps(
+    run: Run, stage: str, config: Mapping[str, Any], shape: tuple[int, ...], guidance: float
+) -> Found:
+    """Steps of the same network in both; outputs are compared first, so that both do the same work."""
+    network = random_network(stage, config, run.device, DTYPE).eval().requires_grad_(False)
+    theirs = peer_of(stage, network).eval().requires_grad_(False)
+    inputs = conditions(stage, config, shape, run.device, DTYPE)
+    difference = outputs_differ(network, theirs, shape, inputs)
+    ours: dict[str, Turn] = {
+        "eager": our_steps(network, inputs, shape, guidance),
+        "compiled by blocks": our_steps(compiled_by_blocks(stage, network).eval(), inputs, shape, guidance),
+    }
+    peers: dict[str, Turn] = {
+        "eager": their_steps(theirs, inputs, shape, guidance),
+        "compiled": their_steps(torch.compile(theirs), inputs, shape, guidance),
+    }
+    found = run.compare(ours, peers, operations=guided_operations(stage, config, shape)).found()
+    found.facts |= {"relative_difference": difference, "latents": list(shape)}
+    return found
+
+
+def conditions(
+    stage: str, config: Mapping[str, Any], shape: Sequence[int], place: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What the stage is told of latents of this shape; Stage B sees compressor latents of 24 to its 256."""
+    if stage == "stage_c":
+        return stage_c_conditions(config, shape[0], place, dtype)
+    return stage_b_conditions(config, shape[0], max(1, shape[-1] * 24 // 256), place, dtype)
+
+
+def our_steps(network: nn.Module, inputs: Inputs, shape: tuple[int, ...], guidance: float) -> Turn:
+    """One more step of a picture that is being drawn."""
+    place = next(network.parameters()).device
+    steps = gdf.build(gdf.RELEASED_SPEC).sample(
+        network,
+        inputs,
+        shape,
+        generators=torch.Generator(place).manual_seed(0),
+        timesteps=MANY_STEPS,
+        cfg=guidance,
+        device=place,
+        dtype=DTYPE,
+    )
+    return lambda: next(steps)
+
+
+def their_steps(network: Any, inputs: Inputs, shape: tuple[int, ...], guidance: float) -> Turn:
+    """The same with diffusers' scheduler, in its pipelines' order of things."""
+    from diffusers import DDPMWuerstchenScheduler
+
+    scheduler = DDPMWuerstchenScheduler()
+    place = next(iter(inputs.values())).device
+    scheduler.set_timesteps(MANY_STEPS, device=place)
+    rng = torch.Generator(place).manual_seed(0)
+    both = {name: torch.cat([value, torch.zeros_like(value)]) for name, value in inputs.items()}
+
+    @torch.no_grad()
+    def steps() -> Iterator[Tensor]:
+        x = torch.randn(shape, generator=rng, device=place).to(DTYPE)
+        for time in scheduler.timesteps[:-1]:
+            ratio = time.expand(len(x)).to(DTYPE)
+            twice = call_peer(network, torch.cat([x] * 2), torch.cat([ratio] * 2), both)
+            conditional, unconditional = twice.chunk(2)
+            guided = torch.lerp(unconditional, conditional, guidance)
+            x = scheduler.step(guided, ratio, x, generator=rng).prev_sample
+            yield x
+
+    going = steps()
+    return lambda: next(going)
+
+
+@torch.no_grad()
+def outputs_differ(network: nn.Module, theirs: nn.Module, shape: Sequence[int], inputs: Inputs) -> float:
+    """How far the two networks' outputs are apart. RuntimeError where they are not the same network."""
+    place = next(network.parameters()).device
+    x = torch.randn(*shape, generator=torch.Generator().manual_seed(2)).to(place, DTYPE)
+    r = torch.zeros(shape[0], device=place)  # others they embed with the few digits of bfloat16
+    difference = relative_difference(network(x, r, **inputs), call_peer(theirs, x, r, inputs))
+    if not difference <= ALIKE:
+        raise RuntimeError(f"outputs of the same weights differ by {difference:.3g} of the largest value")
+    return difference
+
+
+def guided_operations(stage: str, config: Mapping[str, Any], shape: Sequence[int]) -> float:
+    """Operations of one guided step: the network sees a doubled batch."""
+    meta, batch = torch.device("meta"), 2 * shape[0]
+    latents = (batch, *shape[1:])
+
+    def call(network: nn.Module) -> None:
+        inputs = conditions(stage, config, latents, meta, torch.float32)
+        network(torch.empty(latents, device=meta), torch.empty(batch, device=meta), **inputs)
+
+    return operations(stage, config, call)

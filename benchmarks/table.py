@@ -1,0 +1,113 @@
+"""The table and the plot of docs/performance.md, made of the results."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plot import save_plot
+from benchmarks.results import Results, met, read_all
+
+BEGIN, END = "<!-- made by `python -m benchmarks table`, from here -->", "<!-- to here -->"
+HEAD = "| what | against | ours | peer | figure | target | |"
+MARKS = {True: "met", False: "**missed**", None: ""}
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+def write_document(folder: Path, document: Path) -> None:
+    """Put the table and the plot of a folder's results between the marks of a document.
+
+    The plot goes to images/performance.png beside the document. ValueError when the marks are not there.
+    """
+    results, text = read_all(folder), document.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{document}: expected the lines {BEGIN!r} and {END!r} once each")
+    picture = document.parent / "images" / "performance.png"
+    has_plot = save_plot(results, picture)
+    parts = ["![Seconds of ours over the peer's](images/performance.png)"] if has_plot else []
+    parts += [section(each) for each in results]
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    draft = document.with_suffix(".tmp")
+    draft.write_text("\n\n".join([before + BEGIN, *parts, END + after]))
+    os.replace(draft, document)
+
+
+def section(results: Results) -> str:
+    """One machine's rows."""
+    machine = results.machine
+    title = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
+    lines = [f"### {title}"]
+    if results.small:
+        lines += ["", "**Tiny sizes: shows that the rows run, and measures nothing.**"]
+    lines += ["", described(machine), "", HEAD, "| --- | --- | --- | --- | --- | --- | --- |"]
+    for row in results.rows.values():
+        lines += table_lines(row)
+    lines += ["", made(results)]
+    return "\n".join(lines)
+
+
+def described(machine: Mapping[str, Any]) -> str:
+    """A machine in one line."""
+    parts = [machine["processor"], f"{machine['cores']} cores ({', '.join(machine['flags'])})"]
+    parts += [f"{machine['memory_gb']:.0f} GB"]
+    if "gpu" in machine:
+        gpu = f"{machine['gpu']} ({machine['gpu_memory_gb']:.0f} GB)"
+        parts += [gpu, f"CUDA {machine['cuda']}", f"driver {machine['driver']}"]
+    return ", ".join(parts) + "."
+
+
+def made(results: Results) -> str:
+    """When and of what the rows were made, and the rates measured beside them."""
+    rows = list(results.rows.values())
+    lines = []
+    for key in dict.fromkeys((row["commit"], row["date"][:10]) for row in rows):
+        names = [n for n, row in results.rows.items() if (row["commit"], row["date"][:10]) == key]
+        every = "all rows" if len(names) == len(rows) else ", ".join(f"`{name}`" for name in names)
+        lines.append(f"Commit {key[0] or 'unknown'}, {key[1]}: {every}.")
+    packages = ", ".join(f"{name} {version}" for name, version in rows[-1]["versions"].items())
+    rates = {name: sorted(row["rates"][name] for row in rows) for name in rows[0]["rates"]}
+    spans = "; ".join(f"{name}: {number(s[0])} to {number(s[-1])}" for name, s in rates.items())
+    return "\n".join([*lines, "", f"{packages}.", "", f"Measured beside the rows: {spans}."])
+
+
+def table_lines(row: Mapping[str, Any]) -> list[str]:
+    """A row of results as lines of the table, one for each figure."""
+    found = row["found"]
+    ours, peer = (fastest(found["timings"], side) for side in ("ours", "peer"))
+    lines = []
+    for figure, value in found["figures"].items():
+        target = row["targets"].get(figure)
+        wanted = "" if target is None else f"{target['bound']} {number(target['value'])} {target['unit']}"
+        first = [row["what"], row["peer"], ours, peer] if not lines else ["", "", "", ""]
+        shown = f"{figure.replace('_', ' ')} **{number(value)}**"
+        lines.append("| " + " | ".join([*first, shown, wanted, MARKS[met(row, figure)]]) + " |")
+    return lines
+
+
+def fastest(timings: Mapping[str, Mapping[str, float]], side: str) -> str:
+    """The fastest variant of a side: its median and quartiles, and its name."""
+    those = {name: t for name, t in timings.items() if name.startswith(f"{side}: ")}
+    if not those:
+        return ""
+    name = min(those, key=lambda each: those[each]["median"])
+    timing = those[name]
+    unit, letters = next((u for u in UNITS if timing["median"] >= u[0]), UNITS[-1])
+    median, lower, upper = (number(timing[key] / unit) for key in ("median", "lower", "upper"))
+    return f"{median} {letters} ({lower} to {upper}), {name.partition(': ')[2]}"
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """A row of results for the terminal."""
+    found = row["found"]
+    parts = [f"{side} {text}" for side in ("ours", "peer") if (text := fastest(found["timings"], side))]
+    for figure, value in found["figures"].items():
+        target = row["targets"].get(figure)
+        wanted = f" ({target['bound']} {number(target['value'])} {target['unit']})" if target else ""
+        mark = MARKS[met(row, figure)].strip("*")
+        parts.append(f"{figure} {number(value)}{wanted} {mark}".rstrip())
+    return "; ".join(parts)
+
+
+def number(value: float) -> str:
+    """Three digits that matter."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
