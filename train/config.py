@@ -54,7 +54,9 @@ class RunConfig:
 class OptimConfig:
     """The optimizer and its learning rate."""
 
-    name: Literal["adamw", "adamw8bit"] = "adamw"
+    name: Literal["adamw", "adamw8bit", "paged_adamw8bit"] = "adamw"
+    weights: Literal["fp32", "bf16_stochastic"] = "fp32"  # of products' matrices and kernels that learn
+    fused_backward: bool = False  # apply and free each gradient within the backward pass
     lr: float = bounded(1e-4, least=0.0)
     weight_decay: float = bounded(0.01, least=0.0)  # not for biases, norms, scales and embeddings
     betas: tuple[float, float] = (0.9, 0.999)
@@ -179,13 +181,30 @@ def _check_optim(optim: OptimConfig, config: Config) -> None:
             f"optim.warmup_steps: expected less than run.num_steps ({config.run.num_steps}) with"
             f" schedule cosine, found {optim.warmup_steps}"
         )
-    if optim.name == "adamw8bit":
-        if config.parallel.mode in ("fsdp", "hsdp"):
+    if optim.fused_backward:
+        _check_fused_backward(config.run)
+    if optim.weights == "bf16_stochastic" and config.run.precision != "bf16":
+        raise ConfigError(
+            f"optim.weights: bf16_stochastic needs run.precision=bf16, found {config.run.precision}"
+        )
+    for key, value, plain in (("name", optim.name, "adamw"), ("weights", optim.weights, "fp32")):
+        if value != plain and config.parallel.mode in ("fsdp", "hsdp"):
             raise ConfigError(
-                f"optim.name: adamw8bit cannot work on the shards of parallel={config.parallel.mode};"
-                " use adamw or ddp"
+                f"optim.{key}: {value} cannot work on the shards of parallel={config.parallel.mode};"
+                f" use {plain} or ddp"
             )
-        if importlib.util.find_spec("bitsandbytes") is None:
+    if optim.name != "adamw" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"optim.name: {optim.name} needs bitsandbytes: pip install bitsandbytes, or use adamw"
+        )
+
+
+def _check_fused_backward(run: RunConfig) -> None:
+    """Whatever needs all gradients first cannot be done with gradients that are applied as they come."""
+    for key, found, needed in (("clip_norm", run.clip_norm, None), ("num_accum", run.num_accum, 1)):
+        if found != needed:
+            expected = "null" if needed is None else needed
             raise ConfigError(
-                "optim.name: adamw8bit needs bitsandbytes: pip install bitsandbytes, or use adamw"
+                f"run.{key}: expected {expected} with optim.fused_backward, which applies each gradient"
+                f" before all are known, found {found:g}"
             )

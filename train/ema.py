@@ -25,13 +25,14 @@ def decay_after(passed: int, config: EmaConfig) -> float:
 class Ema:
     """Averages of all learning parameters of a module; sharded as they are.
 
-    average: parameter -> its moving average (a tensor like it).
+    average: parameter -> its moving average, a tensor like it; of bf16 weights too in fp32, for what a step
+    adds to an average is less than bf16 can hold.
     """
 
     def __init__(self, module: nn.Module, config: EmaConfig) -> None:
         self.module, self.config = module, config
         self.average: dict[nn.Parameter, Tensor] = {
-            parameter: parameter.detach().clone()
+            parameter: parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32), copy=True)
             for parameter in module.parameters()
             if parameter.requires_grad
         }
@@ -46,16 +47,29 @@ class Ema:
         if step % self.config.interval and step != self.config.start:
             return
         decay = decay_after(step - self.config.start, self.config)
-        torch._foreach_lerp_(self._averages(), self._weights(), 1 - decay)
+        pairs = list(zip(self._averages(), self._weights(), strict=True))
+        alike = [pair for pair in pairs if pair[0].dtype == pair[1].dtype]
+        if alike:
+            torch._foreach_lerp_([pair[0] for pair in alike], [pair[1] for pair in alike], 1 - decay)
+        for average, weight in pairs:
+            if average.dtype != weight.dtype:  # one by one: all of them in fp32 would take much memory
+                average.lerp_(weight.to(average.dtype), 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Exchange weights and averages within the context."""
+        """The weights are the averages within the context, rounded where they are bf16."""
+        pairs = zip(self._weights(), self._averages(), strict=True)
+        lowered = [(weight, average) for weight, average in pairs if weight.dtype != average.dtype]
+        kept = [weight.clone() for weight, _ in lowered]
         self._exchange()
+        for weight, average in lowered:
+            weight.copy_(average)
         try:
             yield
         finally:
             self._exchange()
+            for (weight, _), own in zip(lowered, kept, strict=True):
+                weight.copy_(own)
 
     def _weights(self) -> list[Tensor]:
         return [local(parameter.detach()) for parameter in self.average]
@@ -65,8 +79,10 @@ class Ema:
 
     @torch.no_grad()
     def _exchange(self) -> None:
+        """Exchange weights and averages of one number format, which takes the memory of one more of them."""
         reshard(self.module)
         for weight, average in zip(self._weights(), self._averages(), strict=True):
-            kept = weight.clone()
-            weight.copy_(average)
-            average.copy_(kept)
+            if weight.dtype == average.dtype:
+                kept = weight.clone()
+                weight.copy_(average)
+                average.copy_(kept)

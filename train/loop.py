@@ -109,7 +109,7 @@ def update(session: Session, player: Player, feed: Feed, metrics: list[tuple[Met
 
     rate = learning_rate(player.config, step, run.num_steps)
     with only(player, state.players):
-        done = player.update(losses(), len(feed.batches), rate, run.clip_norm)
+        done = player.update(losses(), len(feed.batches), rate, run.clip_norm, step)
     if state.ema and player is state.players[0]:
         state.ema.update(step + 1)
     report({"loss": done.loss, "gradient_norm": done.gradient_norm, "learning_rate": rate})

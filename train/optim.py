@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,9 +22,21 @@ def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         for parameters, decay in zip(decay_groups(module), (config.weight_decay, 0.0), strict=True)
         if parameters
     ]
-    if config.name == "adamw8bit":
-        return _adamw8bit()(groups, lr=config.lr, betas=config.betas, eps=config.eps)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    rates: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    if config.name == "adamw":
+        return AdamW(groups, **rates, fused=True)
+    return _eight_bit(config.name)(groups, **rates)
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, whose moments stay fp32 beside bf16 weights when they are taken back."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)  # which rounds them to the weights' number format
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for index, entries in state_dict["state"].items():
+            state = self.state[parameters[index]]
+            state |= {key: entries[key].to(state[key].device) for key in ("exp_avg", "exp_avg_sq")}
 
 
 def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -61,11 +74,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def _adamw8bit() -> Callable[..., torch.optim.Optimizer]:
+def _eight_bit(name: str) -> Callable[..., torch.optim.Optimizer]:
     try:
-        from bitsandbytes.optim import AdamW8bit
+        from train.eight_bit import EIGHT_BIT
     except ImportError as error:
         raise ConfigError(
-            f"optim.name: adamw8bit needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw"
+            f"optim.name: {name} needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw"
         ) from error
-    return AdamW8bit
+    return EIGHT_BIT[name]

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from train.config import OptimConfig
+from train.fused_backward import FusedBackward
 from train.optim import make_optimizer, set_learning_rate
 from train.parallel import ranks
 from train.parallel.averaging import GradientAverager
 from train.parallel.shards import gradient_norm, is_sharded, local, sync_gradients
 from train.parallel.world import World
+from train.updater import Updater
 
 
 class Update(NamedTuple):
@@ -25,20 +27,28 @@ class Update(NamedTuple):
 
 
 class Player:
-    """A module that learns, with its optimizer. config: with the player's own differences."""
+    """A module that learns, with its optimizer. config: with its own differences; seed: the run's."""
 
-    def __init__(self, name: str, module: nn.Module, config: OptimConfig, world: World) -> None:
+    def __init__(self, name: str, module: nn.Module, config: OptimConfig, world: World, seed: int) -> None:
         self.name, self.module, self.config, self.world = name, module, config, world
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(module, config)
+        self.updater = Updater(self.optimizer, seed)
+        self.fused_backward: FusedBackward | None = None
+        if config.fused_backward:
+            self.fused_backward = FusedBackward(self.parameters, self.updater, world.device)
         self.is_sharded = is_sharded(module)
         averages = world.size > 1 and not self.is_sharded
         self.averager = GradientAverager(self.parameters) if averages else None
 
     def update(
-        self, losses: Iterable[Tensor], num_accum: int, rate: float, clip_norm: float | None
+        self, losses: Iterable[Tensor], num_accum: int, rate: float, clip_norm: float | None, step: int
     ) -> Update:
         """One step on the mean of `losses`, one per micro-batch, each computed when it is asked for."""
+        set_learning_rate(self.optimizer, rate)
+        if self.fused_backward:
+            (loss,) = losses  # settings see to the rest: no clipping, one process
+            return self._update_fused(self.fused_backward, loss, step)
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.world.device)
         for index, loss in enumerate(losses):
@@ -51,7 +61,7 @@ class Player:
         loss_value, norm_value = torch.stack([mean, norm]).tolist()  # the step's only wait for a GPU
         is_finite = math.isfinite(loss_value) and math.isfinite(norm_value)
         if is_finite:
-            self._step(rate, norm_value, clip_norm)
+            self._step(norm_value, clip_norm, step)
         return Update(loss_value, norm_value, is_finite)
 
     def _backward(self, loss: Tensor, is_last: bool) -> None:
@@ -62,12 +72,17 @@ class Player:
         if loss.requires_grad:  # not so before an adversarial start step, for one
             loss.backward()
 
-    def _step(self, rate: float, norm: float, clip_norm: float | None) -> None:
-        gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
+    def _step(self, norm: float, clip_norm: float | None, step: int) -> None:
+        changing = [parameter for parameter in self.parameters if parameter.grad is not None]
         if clip_norm is not None and norm > clip_norm:
-            torch._foreach_mul_(gradients, clip_norm / norm)
-        set_learning_rate(self.optimizer, rate)
-        self.optimizer.step()
+            torch._foreach_mul_([local(p.grad) for p in changing if p.grad is not None], clip_norm / norm)
+        self.updater.update(changing, step)
+
+    def _update_fused(self, backward: FusedBackward, loss: Tensor, step: int) -> Update:
+        """A loss that is not finite leaves the weights as they are; a gradient that is not shows too late."""
+        loss_value = loss.item()
+        norm = backward(loss, step).item() if math.isfinite(loss_value) else math.nan
+        return Update(loss_value, norm, math.isfinite(norm))
 
 
 @contextmanager

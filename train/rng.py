@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 SHARED = -1  # in the place of a picture's index: the generator that all pictures of a step share
+ROUNDING = -2  # in the place of a rank: all ranks round their copies of a weight alike
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ def step_rng(seed: int, step: int, first: int, count: int) -> StepRng:
 def seed_global(seed: int, step: int, rank: int, micro: int) -> None:
     """Seed torch's own generators, from which dropout draws."""
     torch.manual_seed(mixed_seed(seed, step, rank, micro))
+
+
+def rounding_rng(seed: int, step: int, place: int, device: torch.device) -> torch.Generator:
+    """By what the update of a parameter is rounded in a step; place: the parameter's among all that learn."""
+    return torch.Generator(device).manual_seed(mixed_seed(seed, step, ROUNDING, place))
 
 
 def _generator(*parts: int) -> torch.Generator:

@@ -28,6 +28,7 @@ from train.progress import Progress
 from train.recipe import Recipe
 from train.record import RunRecord
 from train.rng import seed_global
+from train.rounding import lower
 from train.state import Counters, TrainingState
 from train.trackers import Trackers, make_trackers
 
@@ -122,6 +123,11 @@ def check_together(config: Config, recipe: Recipe, world: World) -> None:
     for player in config.optim.players:
         if player not in recipe.players:
             raise ConfigError(f"optim.players.{player}: unknown player; {nearest(player, recipe.players)}")
+    if world.size > 1 and any(config.optim.of(player).fused_backward for player in recipe.players):
+        raise ConfigError(
+            f"optim.fused_backward: found true, but {world.size} processes were started, whose gradients are"
+            " to be averaged before they are applied; use false"
+        )
 
 
 def set_arithmetic(config: Config, world: World) -> None:
@@ -146,6 +152,9 @@ def build(config: Config, recipe: Recipe, world: World, stream: Stream) -> Train
         Path(config.run.dir).mkdir(parents=True, exist_ok=True)
         recipe.export(Path(config.run.dir))  # while what it writes is whole
     players = recipe.trainable()
+    for name in recipe.players:
+        if config.optim.of(name).weights == "bf16_stochastic":
+            lower(players[name])
     if config.run.channels_last:
         for network in recipe.prepared():
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -154,7 +163,7 @@ def build(config: Config, recipe: Recipe, world: World, stream: Stream) -> Train
     for network in recipe.networks().values():
         network.train()
     ema = Ema(players[recipe.players[0]], config.run.ema) if config.run.ema.enabled else None
-    made = [Player(name, players[name], config.optim.of(name), world) for name in recipe.players]
+    made = [Player(n, players[n], config.optim.of(n), world, config.run.seed) for n in recipe.players]
     return TrainingState(recipe, made, ema, stream, Counters(), world)
 
 

@@ -26,7 +26,7 @@ OWNERS = {
     "cv2": ("modules/adapters/filters/canny.py",),
     "insightface": ("modules/adapters/faces.py",),
     "wandb": ("train/trackers.py",),
-    "bitsandbytes": ("train/optim.py", "modules/adapters/four_bit.py"),
+    "bitsandbytes": ("train/eight_bit.py", "modules/adapters/four_bit.py"),
 }
 # what modules may import beyond torch and the owned libraries
 MODULES_ALLOW = {"PIL": "modules/pictures.py"}

@@ -119,12 +119,12 @@ def gathered() -> Iterator[list[int]]:
 def check_average_stays_on_shards(world: World) -> None:
     """Steps, clipping and the average's own steps gather nothing but one number; nor does its exchange."""
     network = sharded(world, "fp32")
-    player = Player("model", network, OptimConfig(lr=0.1), world)
+    player = Player("model", network, OptimConfig(lr=0.1), world, seed=0)
     ema = Ema(network, EmaConfig(decay=0.5))
     with gathered() as sizes:
         for step in range(3):
             loss = network(torch.randn(2, 4)).square().mean()
-            assert player.update([loss], 1, 0.1, 0.01).is_finite
+            assert player.update([loss], 1, 0.1, 0.01, step=0).is_finite
             with CommDebugMode() as sent:
                 ema.update(step + 1)
                 with ema.in_place():

@@ -60,10 +60,13 @@ def assign(target: Tensor, value: Tensor) -> None:
 
 
 def gradient_norm(parameters: list[nn.Parameter]) -> Tensor:
-    """The norm of all gradients together, over all shards; the same scalar on all ranks."""
+    """The norm of all gradients together, over all shards, in fp32; the same scalar on all ranks."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros(())
+    if any(gradient.dtype == torch.bfloat16 for gradient in gradients):  # whose norms would be bf16
+        norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
+        return torch.linalg.vector_norm(torch.stack(norms))
     return full(torch.nn.utils.get_total_norm(gradients))
 
 

@@ -42,6 +42,23 @@ def test_groups_that_are_not_given_have_their_defaults() -> None:
             r"adamw8bit cannot .* parallel=hsdp",
         ),
         (
+            {"optim": {"weights": "bf16_stochastic"}, "parallel": {"mode": "fsdp"}},
+            r"optim\.weights: bf16_stochastic needs run\.precision=bf16, found fp32",
+        ),
+        (
+            {
+                "optim": {"weights": "bf16_stochastic"},
+                "run": {"precision": "bf16"},
+                "parallel": {"mode": "hsdp"},
+            },
+            r"optim\.weights: bf16_stochastic cannot .* parallel=hsdp; use fp32 or ddp",
+        ),
+        ({"optim": {"fused_backward": True}}, r"run\.clip_norm: expected null with optim\.fused_backward"),
+        (
+            {"optim": {"fused_backward": True}, "run": {"clip_norm": None, "num_accum": 2}},
+            r"run\.num_accum: expected 1 with optim\.fused_backward, .* found 2",
+        ),
+        (
             {"parallel": {"mode": "fsdp", "shard_size": 4}},
             r"parallel\.shard_size: found 4, .* parallel=hsdp$",
         ),
