@@ -16,7 +16,8 @@ OPEN = "callbacks"  # the one of them that has no keys before the user gives it 
 CALLED = re.compile(rf"\+{{0,2}}hydra\.({'|'.join(CALLING)})(\.\w+)*\.{TARGET}")
 PLUGINS = (f"hydra.launcher.{TARGET}", f"hydra.sweeper.{TARGET}")
 PLUGIN_PACKAGES = ("hydra_plugins.", "hydra._internal.core_plugins.")
-OPTIONS = (  # of Hydra
+LOGGING = re.compile(r"\+{0,2}hydra[./](hydra|job)_logging")
+OPTIONS = (  # of Hydra, but for --experimental-rerun, which unpickles a file
     *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p"),
     *(
         "--run",
@@ -30,7 +31,7 @@ OPTIONS = (  # of Hydra
         "--config-name",
         "-cn",
     ),
-    *("--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
+    *("--config-dir", "-cd", "--info", "-i"),
 )
 
 
@@ -74,6 +75,8 @@ def check_arguments(
             raise ConfigError(f"{argument}: no setting; expected KEY=VALUE")
         if key.startswith("-") and key not in OPTIONS:
             raise ConfigError(f"{key}: no such option; {nearest(key, OPTIONS)}")
+        if LOGGING.match(key):  # its handlers are any callables that are named there
+            raise ConfigError(f"{argument}: logging is not set by Hydra here; leave it out")
         if TARGET in key or (TARGET in value and key.lstrip("+") not in texts):
             if not CALLED.fullmatch(key):
                 raise ConfigError(

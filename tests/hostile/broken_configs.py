@@ -9,7 +9,7 @@ TEXTS = ("prompt", "negative_prompt")
 LETTERS = "abcdefghijklmnopqrstuvwxyz_"
 GROUPS = {  # options that are there, by group
     "parallel": ("single", "ddp", "fsdp", "hsdp"),
-    "optim": ("adamw", "adamw8bit"),
+    "optim": ("adamw", "adamw8bit", "paged_adamw8bit"),
     "run": ("default", "demo", "tiny"),
     "tracker": ("csv", "tensorboard", "wandb"),
     "debug": ("smoke", "overfit", "profile"),
@@ -45,6 +45,9 @@ GARBAGE = (  # what is typed, and what has to be in the message
     ("hydra.launcher._target_=os.system", "_target_"),
     ("hydra.sweeper._target_=os.system", "_target_"),
     ("hydra.callbacks.x._target_=os.system", "_target_"),
+    ("hydra.job_logging.handlers.x.class=os.system", "job_logging"),
+    ("hydra/hydra_logging=colorlog", "hydra_logging"),
+    ("--experimental-rerun=config.pickle", "--experimental-rerun"),
     ("hydra.run.dirr=x", "dirr"),
     ("hydra/launcher=nothing", "hydra/launcher"),
     ("--no-such-option", "--no-such-option"),
@@ -72,6 +75,8 @@ CONTRADICTIONS = (  # settings that are fine one by one
     (("run.save_every=10", "run.keep_every=15"), "run.keep_every"),
     (("optim.schedule=cosine", "optim.warmup_steps=50", "run.num_steps=50"), "optim.warmup_steps"),
     (("optim.name=adamw8bit", "parallel=fsdp"), "optim.name"),
+    (("optim.weights=bf16_stochastic", "run.precision=bf16", "parallel=hsdp"), "optim.weights"),
+    (("optim.fused_backward=true",), "run.clip_norm"),
     (("model.text_encoder.source=x", "model.text_encoder.config={}"), "text_encoder"),
     (("recipe.name=stage_x",), "recipe.name"),
     (("data.control={name: canny}",), "data.control"),

@@ -4,7 +4,8 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from modules.overrides import with_escaped_keys
+from modules.overrides import check_arguments, with_escaped_keys
+from modules.schema import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,17 @@ def test_keys_may_be_quoted(value: str) -> None:
         assert found == yaml.safe_load(value)
     else:
         assert with_escaped_keys(value) == value
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "hydra.job_logging.handlers.x.class=os.system",
+        "++hydra.hydra_logging={version: 1, handlers: {x: {(): os.system}}}",
+        "hydra/job_logging=colorlog",
+        "--experimental-rerun=config.pickle",
+    ],
+)
+def test_what_hydra_would_call_or_unpickle_is_refused(argument: str) -> None:
+    with pytest.raises(ConfigError, match=r"logging|no such option"):
+        check_arguments([argument])
