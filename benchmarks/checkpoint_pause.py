@@ -75,7 +75,7 @@ def make_state(state_bytes: float, mode: str, world: World) -> TrainingState:
     prepare([network], parallel, world)
     shard([network], [], parallel, world, "fp32")
     stub: Any = Stub(network)
-    player = Player("model", network, OptimConfig(), world)
+    player = Player("model", network, OptimConfig(), world, seed=0)
     return TrainingState(stub, [player], Ema(network, EmaConfig()), stub, Counters(), world)
 
 
@@ -84,7 +84,7 @@ def step(state: TrainingState) -> float:
     began = time.perf_counter()
     (player,) = state.players
     x = torch.randn(BATCH, WIDTH, device=state.world.device)
-    player.update((player.module(x).square().mean() for _ in range(1)), 1, 1e-4, 1.0)
+    player.update((player.module(x).square().mean() for _ in range(1)), 1, 1e-4, 1.0, state.counters.step)
     assert state.ema
     state.counters.step += 1
     state.ema.update(state.counters.step)

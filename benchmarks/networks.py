@@ -1,8 +1,9 @@
 """Networks of released size with random weights, and the same ones in diffusers, on the same memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -16,6 +17,7 @@ from train.config import ParallelConfig
 from train.parallel.preparation import prepare
 from train.parallel.world import World
 
+Network = TypeVar("Network", bound=nn.Module)
 CONFIGS = Path(__file__).parents[1] / "configs" / "model"
 TEXT_TOKENS = 77
 NARROW = {"c_cond": 64, "dropout": 0.0}
@@ -58,17 +60,14 @@ def random_network(stage: str, config: Mapping[str, Any], device: torch.device, 
     return network
 
 
-def twin(stage: str, network: nn.Module) -> Any:
-    """The same network once more, on the same memory: to be compiled while the other is not."""
-    with torch.device("meta"):
-        other = build(stage, network.config)  # type: ignore[arg-type]
-    other.load_state_dict(network.state_dict(), strict=True, assign=True)
-    return other.train(network.training)
+def twin(network: Network) -> Network:
+    """The same network once more, with the very same parameters: to be compiled while the other is not."""
+    return copy.deepcopy(network, {id(t): t for t in (*network.parameters(), *network.buffers())})
 
 
-def compiled_by_blocks(stage: str, network: nn.Module) -> Any:
+def compiled_by_blocks(network: nn.Module) -> Any:
     """A twin compiled as training compiles it with parallel.compile=true."""
-    other, place = twin(stage, network), next(network.parameters()).device
+    other, place = twin(network), next(network.parameters()).device
     prepare([other], ParallelConfig(compile=True), World(0, 1, place))
     return other
 
@@ -84,6 +83,24 @@ def peer_of(stage: str, network: nn.Module) -> nn.Module:
     state = layout.to_theirs(stage, lazy_state(network.state_dict()))
     theirs.load_state_dict({name: tensor.read() for name, tensor in state.items()}, strict=True, assign=True)
     return theirs.train(network.training)
+
+
+def peer_by_blocks(theirs: Network) -> Network:
+    """A twin of diffusers' network compiled block by block: what is compiled once serves all of its kind."""
+    other = twin(theirs)
+    for module in other.modules():
+        if type(module).__name__.startswith("SDCascade") and type(module).__name__.endswith("Block"):
+            module.compile()
+    return other
+
+
+def conditions(
+    stage: str, config: Mapping[str, Any], shape: Sequence[int], place: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What a stage is told of latents of this shape; Stage B sees compressor latents of 24 to its 256."""
+    if stage == "stage_c":
+        return stage_c_conditions(config, shape[0], place, dtype)
+    return stage_b_conditions(config, shape[0], max(1, shape[-1] * 24 // 256), place, dtype)
 
 
 def stage_c_conditions(
@@ -111,21 +128,27 @@ def random_inputs(
 ) -> dict[str, Tensor]:
     """Tensors [batch, *shape], the same in every run."""
     rng = torch.Generator().manual_seed(1)
-    return {
-        name: torch.randn(batch, *shape, generator=rng).to(place, dtype) for name, shape in shapes.items()
-    }
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(batch, *shape, generator=rng, device="cpu").to(place, dtype)
+
+    return {name: random(*shape) for name, shape in shapes.items()}
 
 
 def call_peer(theirs: nn.Module, x: Tensor, r: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-    """diffusers' network called with our names; it wants the noise condition in the weights' format."""
+    """diffusers' network called with our names; it wants the noise condition in the latents' format."""
     given = {"clip_text_pooled" if name == "clip" else name: value for name, value in inputs.items()}
     return theirs(x, r.to(x.dtype), **given, return_dict=False)[0]
 
 
-def operations(stage: str, config: Mapping[str, Any], call: Callable[[nn.Module], object]) -> float:
-    """Operations (two per multiplication with addition) of a call of the network, counted without memory."""
+def operations(stage: str, config: Mapping[str, Any], shape: Sequence[int]) -> float:
+    """Operations (two per multiplication with addition) of a forward pass over latents of this shape.
+
+    Counted on the network without memory; a backward pass takes twice as many.
+    """
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        call(build(stage, config))
+        inputs = conditions(stage, config, shape, torch.device("meta"), torch.float32)
+        build(stage, config)(torch.empty(*shape), torch.empty(shape[0]), **inputs)
     return float(counter.get_total_flops())
 
 

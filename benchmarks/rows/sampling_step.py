@@ -11,13 +11,12 @@ from benchmarks.frame import Found, Run, Target, Turn, row
 from benchmarks.networks import (
     call_peer,
     compiled_by_blocks,
+    conditions,
     operations,
     peer_of,
     random_network,
     relative_difference,
     released,
-    stage_b_conditions,
-    stage_c_conditions,
 )
 
 Inputs = Mapping[str, Tensor]
@@ -59,27 +58,19 @@ def compare_steps(
     network = random_network(stage, config, run.device, DTYPE).eval().requires_grad_(False)
     theirs = peer_of(stage, network).eval().requires_grad_(False)
     inputs = conditions(stage, config, shape, run.device, DTYPE)
+    doubled = (2 * shape[0], *shape[1:])  # what the network sees, with guidance
     difference = outputs_differ(network, theirs, shape, inputs)
     ours: dict[str, Turn] = {
         "eager": our_steps(network, inputs, shape, guidance),
-        "compiled by blocks": our_steps(compiled_by_blocks(stage, network).eval(), inputs, shape, guidance),
+        "compiled by blocks": our_steps(compiled_by_blocks(network).eval(), inputs, shape, guidance),
     }
     peers: dict[str, Turn] = {
         "eager": their_steps(theirs, inputs, shape, guidance),
         "compiled": their_steps(torch.compile(theirs), inputs, shape, guidance),
     }
-    found = run.compare(ours, peers, operations=guided_operations(stage, config, shape)).found()
+    found = run.compare(ours, peers, operations=operations(stage, config, doubled)).found()
     found.facts |= {"relative_difference": difference, "latents": list(shape)}
     return found
-
-
-def conditions(
-    stage: str, config: Mapping[str, Any], shape: Sequence[int], place: torch.device, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """What the stage is told of latents of this shape; Stage B sees compressor latents of 24 to its 256."""
-    if stage == "stage_c":
-        return stage_c_conditions(config, shape[0], place, dtype)
-    return stage_b_conditions(config, shape[0], max(1, shape[-1] * 24 // 256), place, dtype)
 
 
 def our_steps(network: nn.Module, inputs: Inputs, shape: tuple[int, ...], guidance: float) -> Turn:
@@ -133,15 +124,3 @@ def outputs_differ(network: nn.Module, theirs: nn.Module, shape: Sequence[int], 
     if not difference <= ALIKE:
         raise RuntimeError(f"outputs of the same weights differ by {difference:.3g} of the largest value")
     return difference
-
-
-def guided_operations(stage: str, config: Mapping[str, Any], shape: Sequence[int]) -> float:
-    """Operations of one guided step: the network sees a doubled batch."""
-    meta, batch = torch.device("meta"), 2 * shape[0]
-    latents = (batch, *shape[1:])
-
-    def call(network: nn.Module) -> None:
-        inputs = conditions(stage, config, latents, meta, torch.float32)
-        network(torch.empty(latents, device=meta), torch.empty(batch, device=meta), **inputs)
-
-    return operations(stage, config, call)
