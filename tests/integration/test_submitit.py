@@ -29,13 +29,13 @@ def sweep(configs: Path, *arguments: str) -> CompletedProcess:
 
 def logs(configs: Path) -> str:
     """What all jobs wrote to stderr, as submitit keeps it."""
-    return "".join(path.read_text() for path in configs.parent.glob(".submitit/*/*_log.err"))
+    return "".join(path.read_text() for path in (configs.parent / "out").glob(".submitit/*/*_log.err"))
 
 
 def test_every_job_of_a_sweep_completes_in_its_folder(configs: Path) -> None:
     done = sweep(configs, "run.seed=1,2")
     assert done.returncode == 0, done.stderr + logs(configs)
-    runs = {path.name.split(",")[-1]: path for path in (configs.parent / "out").iterdir()}
+    runs = {path.name.split(",")[-1]: path for path in (configs.parent / "out").glob("run.*")}
     assert runs.keys() == {"run.seed=1", "run.seed=2"}
     for run in runs.values():
         assert (run / "weights" / "previewer.safetensors").exists()
@@ -47,4 +47,5 @@ def test_a_job_that_fails_is_told_of(configs: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.endswith("\nerror: a job ended with status 2; its log says why\n")
     assert "error: run.precision: found 'fp61'; did you mean" in logs(configs)
-    assert not (configs.parent / "out").exists()
+    assert {path.name for path in (configs.parent / "out").iterdir()} == {".submitit", "multirun.yaml"}
+    assert {path.name for path in configs.parent.iterdir()} == {"configs", "out"}  # nothing where it was typed
