@@ -26,6 +26,9 @@ from modules.schema import ConfigError, from_plain, one_line
 
 CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
 TEXT_KEYS = ("prompt", "negative_prompt")
+OUT_OF_MEMORY = (
+    "out of memory; try offload=stage, then offload=block or quantize=nf4, a smaller batch_size or picture"
+)
 FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130  # exit status
 USAGE = """\
 python -m inference prompt="a red circle" run=outputs/demo [KEY=VALUE ...]
@@ -68,7 +71,7 @@ def attempt(settings: DictConfig) -> int:
     try:
         carry_out(from_plain(Config, OmegaConf.to_container(settings, resolve=True)))  # type: ignore[arg-type]
     except torch.OutOfMemoryError:
-        return say("out of memory; try offload=true, a smaller batch_size or a smaller picture", FAILURE)
+        return say(OUT_OF_MEMORY, FAILURE)
     except (ValueError, OSError, OmegaConfBaseException) as error:
         return say(error, MISTAKE)
     except KeyboardInterrupt:

@@ -32,6 +32,8 @@ def carry_out(config: Config) -> list[Path]:
         dtype=config.dtype,
         ema=config.ema,
         offload=config.offload,
+        quantize=config.quantize,
+        tile_px=config.tile_px,
         **asdict(config.weights),
     )
     batches = cascade.batches(requests, config.batch_size)

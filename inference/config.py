@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from inference.adapters import ControlSettings, ImagePromptSettings, LoRASettings, Margins
+from inference.reading import Offload, Quantize
 from inference.settings import Request, StageSettings, Weights
+from modules.schema import bounded
+from modules.tiles import LEAST_TILE_PX, TILE_PX
 
 MOST_PICTURES, MOST_ROWS = 1_000_000, 4096
 
@@ -40,7 +43,9 @@ class Config:
     ema: bool = True
     device: str = "auto"
     dtype: Literal["fp32", "bf16"] | None = None
-    offload: bool = False
+    offload: Offload = "none"
+    quantize: Quantize = None
+    tile_px: int | None = bounded(TILE_PX, LEAST_TILE_PX)
     output: str = "outputs/pictures"
     sheet: bool = False
 

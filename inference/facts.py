@@ -46,10 +46,12 @@ class Origin:
     pictures_sha256: dict[str, str] = field(default_factory=dict)  # by setting: image, mask, …
     threads: int = bounded(1, least=1)
     batch: Place = field(default_factory=Place)
+    quantize: dict[str, str] = field(default_factory=dict)
+    tile_px: int | None = None
 
     def changed(self, now: "Origin") -> list[str]:
         """What of weights, pictures, versions, device or number format is no longer as it was here."""
-        keys = ("fingerprints", "pictures_sha256", "dtype", "device", "versions")
+        keys = ("fingerprints", "pictures_sha256", "dtype", "quantize", "device", "versions")
         return [key for key in keys if getattr(self, key) != getattr(now, key)]
 
 
@@ -75,6 +77,8 @@ def origin_of(stages: Stages, batch: Sequence[Request], row: int) -> Origin:
         pictures_sha256={name: checksum(path) for name, path in request.pictures.items()},
         threads=torch.get_num_threads(),
         batch=Place(len(batch), row),
+        quantize=dict(networks.keeping.quantize),
+        tile_px=stages.tile_px,
     )
 
 

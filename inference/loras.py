@@ -1,7 +1,7 @@
 """LoRAs: read from files of any layout, fitted to networks, stacked on them for as long as a `with` lasts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from modules.encoders import TextEncoder
 from modules.weights.lora_files import find_lora, read_lora
 
 Change = LoRA | TrainedTokens
+Lend = Callable[[TextEncoder], AbstractContextManager[TextEncoder]]
 
 
 @dataclass
@@ -45,12 +46,16 @@ class StoredLoRA:
             self._changes[stage] = [LoRA.from_state(self.state, network)] if is_changed else []
         return self._changes[stage]
 
-    def for_encoder(self, stage: str, encoder: TextEncoder) -> list[Change]:
-        """What is to be attached to a stage's text encoder; ValueError as above for its own stage."""
+    def for_encoder(self, stage: str, encoder: TextEncoder, lend: Lend) -> list[Change]:
+        """What is to be attached to a stage's text encoder; ValueError as above for its own stage.
+
+        lend: brings the encoder's weights, which an official file's tokens are added to.
+        """
         place = f"text_encoder of {stage}"
         if place not in self._changes:
             try:
-                self._changes[place] = self._text_changes(encoder)
+                with lend(encoder) if self.state.rows else nullcontext():
+                    self._changes[place] = self._text_changes(encoder)
             except ValueError:
                 if stage == self.stage:
                     raise
@@ -100,7 +105,8 @@ class LoRAs:
                 with naming(settings.weights):
                     for stage in stages:
                         stored.for_stage(stage, self.networks.peek(stage))
-                        stored.for_encoder(stage, self.networks.peek_encoder("text_encoder", stage))
+                        encoder = self.networks.peek_encoder("text_encoder", stage)
+                        stored.for_encoder(stage, encoder, self.networks.lend)
 
     def fingerprints(self, request: Request) -> dict[str, str]:
         """Short checksums of the files, by setting."""
@@ -116,7 +122,7 @@ class LoRAs:
     @contextmanager
     def on_encoder(self, stage: str, encoder: TextEncoder, request: Request) -> Iterator[None]:
         """A stage's text encoder with the request's LoRAs and their trained tokens on it."""
-        with self._on(encoder, request, lambda lora: lora.for_encoder(stage, encoder)):
+        with self._on(encoder, request, lambda lora: lora.for_encoder(stage, encoder, self.networks.lend)):
             yield
 
     @contextmanager

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from gdf import RELEASED_SAMPLING, SamplingSettings
+from inference.offload import Offloaded
+from inference.reading import Keeping, Offload, Quantize, per_network
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
-from modules.encoders import ImageEncoder, TextEncoder, cached_folder
+from modules.encoders import cached_folder
 from modules.schema import from_plain
 from modules.weights import (
     describe,
@@ -19,7 +21,6 @@ from modules.weights import (
     find_weights,
     fingerprint,
     folder_around,
-    load_network,
     read_header,
 )
 
@@ -31,27 +32,32 @@ class Networks:
     """The files of one cascade and what is loaded of them.
 
     run: a folder of runs, or one run. weights: single files that take the place of what run holds. ema: take
-    averaged weights where there are any. device: where networks compute. dtype: "fp32" or "bf16". offload:
-    keep them on the CPU and move each to the device while it is in use.
+    averaged weights where there are any. device: where networks compute. dtype: "fp32" or "bf16". offload,
+    quantize: as in `Keeping`; a format alone is that of Stage C and Stage B.
     """
 
     def __init__(
-        self, run: str | None, weights: Weights, *, ema: bool, device: torch.device, dtype: str, offload: bool
+        self,
+        run: str | None,
+        weights: Weights,
+        *,
+        ema: bool,
+        device: torch.device,
+        dtype: str,
+        offload: Offload = "none",
+        quantize: Quantize = None,
     ) -> None:
         one_of(dtype, DTYPES, "dtype")
         if run is not None and not Path(run).is_dir():
             raise FileNotFoundError(f"run: the folder {run} does not exist")
         self.run, self.weights, self.ema = run, weights, ema
-        self.device, self.dtype_name, self.offload = device, dtype, offload
+        self.device, self.dtype_name = device, dtype
+        self.keeping = Keeping(device, DTYPES[dtype], offload, per_network(quantize))
         self._paths: dict[str, Path] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._fingerprints: dict[Path, str] = {}
         self._loaded: dict[tuple[str, str], nn.Module] = {}
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The number format that weights are held in."""
-        return DTYPES[self.dtype_name]
+        self._offloaded: dict[nn.Module, Offloaded] = {}
 
     def path(self, name: str) -> Path:
         """The file of a network. Raises FileNotFoundError when it is nowhere to be found."""
@@ -144,25 +150,24 @@ class Networks:
     @contextmanager
     def lend(self, network: T) -> Iterator[T]:
         """A network on the device; afterwards it goes back to where networks are kept."""
+        if network in self._offloaded:
+            with self._offloaded[network].lent():
+                yield network
+            return
         network.to(self.device)
         try:
             yield network
         finally:
-            if self.offload:
+            if self.keeping.offload != "none":
                 network.to("cpu")
 
     def _get(self, name: str, source: str) -> Any:
         if (name, source) not in self._loaded:
-            self._loaded[name, source] = self._load(name, source).eval().requires_grad_(False)
+            network, offloaded = self.keeping.read(name, source)
+            self._loaded[name, source] = network
+            if offloaded is not None:
+                self._offloaded[network] = offloaded
         return self._loaded[name, source]
-
-    def _load(self, name: str, source: str) -> nn.Module:
-        if name == "text_encoder":
-            return TextEncoder(source=source).to(self.dtype)
-        if name == "image_encoder":
-            return ImageEncoder(source=source).to(self.dtype)
-        device = "cpu" if self.offload else self.device
-        return load_network(source, name, device=device, dtype=self.dtype)
 
     def fingerprints(self, names: Iterable[str]) -> dict[str, str]:
         """Short checksums of the networks' files, by which a change of weights is noticed."""

@@ -13,18 +13,20 @@ from inference.pairing import pair_up
 from inference.pictures import Picture
 from inference.prepare import prepare
 from inference.progress import OnStep, ignore
+from inference.reading import Offload, Quantize
 from inference.settings import Request, Weights
 from inference.stages import Stages
 from inference.tasks import task_of
 from modules.pictures import to_image
+from modules.tiles import TILE_PX
 
 
 class Cascade:
     """A set of networks from which pictures can be had; `stages` gives its parts one by one."""
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, tile_px: int | None = TILE_PX) -> None:
         self.networks = networks
-        self.stages = Stages(networks)
+        self.stages = Stages(networks, tile_px)
 
     @classmethod
     def load(
@@ -34,7 +36,9 @@ class Cascade:
         device: str = "auto",
         dtype: str | None = None,
         ema: bool = True,
-        offload: bool = False,
+        offload: Offload = "none",
+        quantize: Quantize = None,
+        tile_px: int | None = TILE_PX,
         **weights: str | None,
     ) -> "Cascade":
         """Find a cascade; each network is read from disk when it is first needed.
@@ -42,12 +46,23 @@ class Cascade:
         run: a folder of runs, or one run. weights: single files by network (stage_a=…, stage_c=…), ours or
         the official ones; text_encoder=…, image_encoder=…: folders or hub names. device: "auto", "cpu",
         "cuda", … dtype: "fp32" or "bf16"; None is fp32 on the CPU, else bf16. ema: take averaged weights
-        where there are any. offload: keep networks on the CPU and move one at a time. Raises ValueError,
-        FileNotFoundError.
+        where there are any. offload: "stage" keeps weights on the device only while their network computes,
+        "block" those of Stage B and Stage C only while their block does. quantize: "nf4" or "int8" for Stage
+        C and Stage B, or one for each of "stage_c", "stage_b", "text_encoder". tile_px: Stage A decodes
+        pictures larger than that in tiles; None: whole. Raises ValueError, FileNotFoundError.
         """
         place = pick_device(device)
         dtype = dtype or ("fp32" if place.type == "cpu" else "bf16")
-        return cls(Networks(run, Weights(**weights), ema=ema, device=place, dtype=dtype, offload=offload))
+        source = Weights(**weights)
+        networks = Networks(
+            run, source, ema=ema, device=place, dtype=dtype, offload=offload, quantize=quantize
+        )
+        return cls(networks, tile_px)
+
+    def described(self) -> str:
+        """In one line: where and how the networks compute, and what was chosen to save memory."""
+        tiles = "" if self.stages.tile_px is None else f"; Stage A in tiles of {self.stages.tile_px} px"
+        return self.networks.keeping.described() + tiles
 
     def generate(
         self,

@@ -17,7 +17,7 @@ from inference.progress import OnStep, ignore
 from inference.settings import Weights
 from modules.encoders import cached_folder
 
-FREE_KEYS = {"recreate", "run", "weights", "ema", "device", "dtype", "offload", "output"}
+FREE_KEYS = {"recreate", "run", "weights", "ema", "device", "dtype", "quantize", "offload", "output"}
 ENCODERS = ("text_encoder", "image_encoder")
 
 
@@ -67,6 +67,8 @@ def _where_from(config: Config, origin: Origin) -> dict[str, Any]:
         **(asdict(source.weights) if named else _here_already(source.weights)),
         "device": origin.device if config.device == "auto" else config.device,
         "dtype": config.dtype or origin.dtype,
+        "quantize": config.quantize or origin.quantize,
+        "tile_px": origin.tile_px,
     }
 
 

@@ -18,17 +18,19 @@ from inference.settings import Request
 from inference.sizes import Size
 from inference.sources import Source
 from modules.conditions import compress, compressor_grid, latent_size, stage_b_inputs, stage_c_inputs
+from modules.tiles import TILE_PX, decode_tiled
 
 
 class Stages:
     """What each stage does, for a batch of requests that agree in all but prompts, seeds and pictures.
 
     Images are [B, 3, H, W], 0 to 1; compressor latents [B, 16, h, w]; Stage A latents [B, 4, ⌈H/4⌉, ⌈W/4⌉].
-    All are float32 on the device; the networks compute in their own number format.
+    All are float32 on the device; the networks compute in their own number format. tile_px: Stage A works on
+    no more pixels at once than a square of that side has, in tiles; None: on whole batches.
     """
 
-    def __init__(self, networks: Networks) -> None:
-        self.networks = networks
+    def __init__(self, networks: Networks, tile_px: int | None = TILE_PX) -> None:
+        self.networks, self.tile_px = networks, tile_px
         self.adapters = Adapters(networks)
 
     @property
@@ -82,7 +84,10 @@ class Stages:
     def decode(self, latents: Tensor, size: Size) -> Tensor:
         """Stage A latents to images, cut to the size where the latents cover a few pixels more."""
         with self.networks.use("stage_a") as network:
-            images = network.decode(latents)
+            if self.tile_px is None:
+                images = network.decode(latents)
+            else:
+                images = decode_tiled(network, latents, self.tile_px)
         return images[:, :, : size.height, : size.width].float()
 
     def encode(self, images: Tensor, *, quantized: bool = False) -> Tensor:

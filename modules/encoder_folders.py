@@ -24,8 +24,8 @@ OLD_NAMES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 ELSEWHERE = "adapter_config.json"  # by which transformers would load what the folder names
 
 
-def read_encoder(kind: Any, folder: Path) -> Any:
-    """The encoder in a folder. kind: its class in transformers.
+def read_encoder(kind: Any, folder: Path, dtype: torch.dtype | None = None) -> Any:
+    """The encoder in a folder. kind: its class in transformers. dtype: of its weights; None: the file's.
 
     Raises for a folder with no such encoder, with tensors of other shapes than its config says, or with
     anything that would be run, or read elsewhere.
@@ -38,7 +38,8 @@ def read_encoder(kind: Any, folder: Path) -> Any:
     if weights is None:
         raise ValueError("no weights in it; expected model.safetensors")
     check_fit(weights, config, kind)  # reads all of the pickles that transformers would read, or refuses them
-    return kind.from_pretrained(folder, config=config, local_files_only=True)
+    options = {} if dtype is None else {"dtype": dtype}
+    return kind.from_pretrained(folder, config=config, local_files_only=True, **options)
 
 
 def read_config(file: Path, kind: Any) -> Any:

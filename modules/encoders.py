@@ -37,7 +37,8 @@ class TextEncoder(nn.Module):
 
     source: a hub name or a local folder; or config: keywords of CLIPTextConfig for a small random encoder,
     whose tokenizer knows each of `words` as one token and spells everything else.
-    max_length: the most tokens of a caption, start and end included. seed: of the random weights.
+    max_length: the most tokens of a caption, start and end included. seed: of the random weights. dtype: in
+    which weights of a source are read, so that they never exist in another; None: the file's.
     ValueError for settings that contradict each other, FileNotFoundError for a source that is not there.
     """
 
@@ -48,12 +49,13 @@ class TextEncoder(nn.Module):
         words: Sequence[str] = (),
         max_length: int = 77,
         seed: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_origin("text_encoder", source, config)
         if source is not None:
             source = str(encoder_folder(source, "text_encoder") or source)
-            self.model = load(transformers.CLIPTextModelWithProjection, source, "text_encoder")
+            self.model = load(transformers.CLIPTextModelWithProjection, source, "text_encoder", dtype)
             self.tokenizer = load(
                 transformers.CLIPTokenizer, str(tokenizer_folder(source) or source), "text_encoder"
             )
@@ -137,19 +139,23 @@ class ImageEncoder(nn.Module):
     forward_methods: as of `modules.network.Network`.
 
     source: a hub name or a local folder; or config: keywords of CLIPVisionConfig for a small random encoder,
-    with weights drawn from `seed`. Errors as TextEncoder's.
+    with weights drawn from `seed`. dtype and errors as TextEncoder's.
     """
 
     forward_methods = ("patches",)
 
     def __init__(
-        self, source: str | None = None, config: Mapping[str, Any] | None = None, seed: int = 0
+        self,
+        source: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_origin("image_encoder", source, config)
         if source is not None:
             source = str(encoder_folder(source, "image_encoder") or source)
-            self.model = load(transformers.CLIPVisionModelWithProjection, source, "image_encoder")
+            self.model = load(transformers.CLIPVisionModelWithProjection, source, "image_encoder", dtype)
         else:
             settings = make_config(transformers.CLIPVisionConfig, config or {}, "image_encoder")
             self.model = random_model(transformers.CLIPVisionModelWithProjection, settings, seed)
@@ -199,15 +205,16 @@ def check_origin(name: str, source: str | None, config: Mapping[str, Any] | None
         raise ValueError(f"{name}: set either source (hub name or local folder) or config (a random encoder)")
 
 
-def load(kind: type[Any], source: str, name: str) -> Any:
+def load(kind: type[Any], source: str, name: str, dtype: torch.dtype | None = None) -> Any:
     """Read a model or tokenizer from a folder or the hub; FileNotFoundError says how to get it.
 
-    ValueError for a folder that holds no such thing, or things that no such model consists of.
+    dtype: of a model's weights; None: the file's. ValueError for a folder that holds no such thing, or things
+    that no such model consists of.
     """
     if Path(source).is_dir():
-        return read_folder(kind, Path(source), name)
+        return read_folder(kind, Path(source), name, dtype)
     try:
-        return kind.from_pretrained(source)
+        return kind.from_pretrained(source, **({} if dtype is None else {"dtype": dtype}))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"{name}.source: {source!r} is neither a local folder with a CLIP model nor to be had from the "
@@ -216,12 +223,12 @@ def load(kind: type[Any], source: str, name: str) -> Any:
         ) from error
 
 
-def read_folder(kind: type[Any], folder: Path, name: str) -> Any:
+def read_folder(kind: type[Any], folder: Path, name: str, dtype: torch.dtype | None = None) -> Any:
     """The same for a local folder, from which nothing else is reached."""
     try:
         if kind is transformers.CLIPTokenizer:
             return kind.from_pretrained(folder, local_files_only=True)
-        return read_encoder(kind, folder)
+        return read_encoder(kind, folder, dtype)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # transformers and tokenizers raise all kinds for files that are damaged

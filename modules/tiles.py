@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from modules.stage_a import StageA, StageAResBlock
 
 LEAST_TILE_PX = 256  # of a smaller tile more than half would be overlap
+TILE_PX = 1024  # unless told otherwise: a fifth of it is overlap
 
 
 class Window(NamedTuple):

@@ -275,7 +275,7 @@ def test_bf16_and_offload_work_with_all_adapters(
         str(tiny_runs),
         device="cpu",
         dtype="bf16",
-        offload=True,
+        offload="stage",
         image_encoder=str(tiny_runs / "image_encoder"),
     )
     settings = {**everything, "stage_c": FAST["stage_c"]}

@@ -37,7 +37,7 @@ def test_a_control_picture_has_the_pixels_per_latent_that_the_file_says(
     control = ControlSettings(next(paths), image=next(paths), raw=True)
     request = Request(prompt="", controls=(control,), height_px=80, width_px=40)
     device = torch.device("cpu")
-    networks = Networks(None, Weights(), ema=True, device=device, dtype="fp32", offload=False)
+    networks = Networks(None, Weights(), ema=True, device=device, dtype="fp32")
     (found,) = ControlNets(networks).maps([request], GRID, None)
     assert found[0] is None and found[1] is not None
     assert tuple(found[1].shape[-2:]) == maps

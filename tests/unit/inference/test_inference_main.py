@@ -89,7 +89,7 @@ def test_mistakes_are_one_line_and_status_2(
 
 @pytest.mark.parametrize(
     ("error", "status", "message"),
-    [(torch.OutOfMemoryError("CUDA"), 1, "offload=true"), (KeyboardInterrupt(), 130, "stopped")],
+    [(torch.OutOfMemoryError("CUDA"), 1, "offload=stage"), (KeyboardInterrupt(), 130, "stopped")],
 )
 def test_other_ends_are_one_line_too(
     monkeypatch: pytest.MonkeyPatch,
