@@ -160,10 +160,13 @@ class TheirPipelines:
     @classmethod
     def load(cls, folder: Path, place: torch.device, dtype: torch.dtype) -> "TheirPipelines":
         from diffusers import StableCascadeDecoderPipeline, StableCascadePriorPipeline
+        from diffusers.utils import logging
 
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         show_stage_a_to_diffusers()
-        prior = StableCascadePriorPipeline.from_pretrained(folder / "prior", torch_dtype=dtype)
-        decoder = StableCascadeDecoderPipeline.from_pretrained(folder / "decoder", torch_dtype=dtype)
+        prior = StableCascadePriorPipeline.from_pretrained(folder / "prior", dtype=dtype)
+        decoder = StableCascadeDecoderPipeline.from_pretrained(folder / "decoder", dtype=dtype)
         for pipeline in (prior, decoder):
             pipeline.set_progress_bar_config(disable=True)
             pipeline.to(place)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -82,6 +82,11 @@ class Comparison:
         if units is not None:
             facts["units_per_second"] = {name: units / statistics.median(s) for name, s in named.items()}
         return Found({figure: value}, {n: Spread.of(s) for n, s in named.items()}, facts | self._floor())
+
+    def speed_against(self, peers: Iterable[str]) -> float:
+        """How many times as fast as the fastest of these variants of the peer ours is: medians."""
+        chosen = {name: self.peers[name] for name in peers if name in self.peers}
+        return self._fastest(chosen) / self._fastest(self.ours)
 
     def matrix_share(self) -> float:
         """The share of the measured matrix rate that our fastest variant turns into useful operations."""

@@ -2,14 +2,30 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.cascades import Size, TheirPipelines, our_cascade, our_pictures, small_models, tiny, write
+from benchmarks.cascades import (
+    Size,
+    TheirPipelines,
+    full_size,
+    our_cascade,
+    our_pictures,
+    small_models,
+    tiny,
+    write,
+)
 from benchmarks.frame import Found, Run, Target, Turn, row
+from benchmarks.sdxl import SDXL
 
 PIPELINES = "diffusers' prior and decoder pipelines, same weights, same steps"
+TARGETS = {
+    "speed_documented": Target("at least", 2.5),
+    "speed_compiled": Target("at least", 1.3),
+    "speed_sdxl": Target("at least", 3.0),
+}
 SAME_PSNR_DB = 30.0  # pictures of the same networks; what they differ in is told in `same_picture`
 
 
@@ -30,13 +46,56 @@ def text_to_picture_small(run: Run) -> Found:
     return found
 
 
-def variants(run: Run, folder: Path, size: Size, batch: int) -> tuple[dict[str, Turn], dict[str, Turn]]:
-    """Our pipeline and theirs, in bfloat16, each also compiled."""
+@row(
+    "gpu",
+    "text to picture, 1024², 3.6 B + 1.5 B, 20 + 10 steps, batch 1, bf16",
+    PIPELINES + "; SDXL, 30 steps, random weights",
+    TARGETS,
+)
+def text_to_picture_batch_1(run: Run) -> Found:
+    return beside_everything(run, 1)
+
+
+@row(
+    "gpu",
+    "text to picture, 1024², 3.6 B + 1.5 B, 20 + 10 steps, batch 8, bf16",
+    PIPELINES + "; SDXL, 30 steps, random weights",
+    TARGETS,
+)
+def text_to_picture_batch_8(run: Run) -> Found:
+    return beside_everything(run, 2 if run.small else 8)
+
+
+def beside_everything(run: Run, batch: int) -> Found:
+    """Ours beside diffusers' pipelines, as documented and compiled, and beside SDXL."""
+    with tempfile.TemporaryDirectory() as name:
+        size = tiny() if run.small else full_size()
+        write(Path(name), size, run.device, torch.bfloat16)
+        psnr = same_picture(Path(name), size, run.device)
+        ours, peers = variants(run, Path(name), size, batch, mode="reduce-overhead")
+        sdxl = SDXL(run.device, run.small)
+        peers |= {"SDXL": sdxl.pictures(batch, False), "SDXL, compiled": sdxl.pictures(batch, True)}
+        comparison = run.compare(ours, peers)
+    found = comparison.found("speed", units=batch)
+    against = {"documented": ["as documented"], "compiled": ["compiled"], "sdxl": ["SDXL", "SDXL, compiled"]}
+    found.figures = {
+        f"speed_{name}": comparison.speed_against(peers)
+        for name, peers in against.items()
+        if set(peers) & comparison.peers.keys()
+    }
+    found.facts |= {"psnr_of_both_db": psnr, "px": size.px, "steps": size.steps, "sdxl_steps": sdxl.steps}
+    return found
+
+
+def variants(
+    run: Run, folder: Path, size: Size, batch: int, **compiling: Any
+) -> tuple[dict[str, Turn], dict[str, Turn]]:
+    """Our pipeline and theirs, in bfloat16, each also compiled. compiling: options of torch.compile."""
     theirs = TheirPipelines.load(folder, run.device, torch.bfloat16)
     ours: dict[str, Turn] = {"eager": our_pictures(our_cascade(folder, run.device, "bf16"), size, batch)}
     peers: dict[str, Turn] = {
         "as documented": theirs.pictures(size, batch),
-        "compiled": theirs.compiled().pictures(size, batch),
+        "compiled": theirs.compiled(**compiling).pictures(size, batch),
     }
     return ours, peers
 
