@@ -82,7 +82,8 @@ class ParallelConfig:
     shard_size: int | None = bounded(None, least=1)  # hsdp: processes that share one copy; null: a machine's
     shard_frozen: bool = False  # fsdp, hsdp: share out also the networks that only help (encoders, Stage A)
     compile: bool = False  # torch.compile, block by block
-    activation_checkpointing: bool = False  # recompute the blocks in the backward pass
+    # recompute the blocks in the backward pass; selective: not products and attention
+    activation_checkpointing: bool | Literal["selective"] = False
     dead_after_s: float = bounded(30.0, least=1.0)  # a process without a sign of life ends all the others
     timeout_s: float = bounded(1800.0, least=1.0)  # for all processes to meet, and for one collective call
 
@@ -172,6 +173,11 @@ def _check_parallel(parallel: ParallelConfig) -> None:
         raise ConfigError(
             f"parallel.shard_frozen: found true, but parallel={parallel.mode} shares out no weights;"
             " leave it out, or use parallel=fsdp or hsdp"
+        )
+    if parallel.activation_checkpointing == "selective" and parallel.compile:
+        raise ConfigError(
+            "parallel.activation_checkpointing: expected false or true with parallel.compile, which chooses"
+            " by itself what a block keeps, found selective"
         )
 
 

@@ -191,6 +191,21 @@ def test_several_players_are_updated_in_their_backward_passes(plain_config: Any,
         assert all(torch.equal(after[key], within[key]) for key in after)
 
 
+@pytest.mark.parametrize("recipe", ["stage_a", "stage_b", "stage_c", "previewer"])
+def test_blocks_that_keep_their_products_learn_the_same(
+    recipe: str, plain_config: Any, tmp_path: Path
+) -> None:
+    for folder, mode in (("kept", False), ("recomputed", "selective")):
+        own = {"dir": str(tmp_path / folder), "num_steps": 3}
+        plain = plain_config(run=own, parallel={"activation_checkpointing": mode})
+        run(config_from_plain({**plain, **RECIPES[recipe]}))
+    kept, recomputed = (
+        saved_tensors(tmp_path / folder / "checkpoints" / "step_00000003")
+        for folder in ("kept", "recomputed")
+    )
+    assert all(torch.equal(recomputed[name], value) for name, value in kept.items())
+
+
 def test_updates_within_the_backward_pass_are_for_one_process(plain_config: Any) -> None:
     config = config_from_plain(settings(plain_config, FUSED))
     with pytest.raises(ConfigError, match=r"optim\.fused_backward: found true, but 2 processes"):

@@ -1,18 +1,13 @@
 """Networks made ready for several processes: compiled, recomputed, sharded; in place."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any
-
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from train.config import ParallelConfig
-from train.parallel.batchnorm import statistics_kept, synchronise_batchnorm
+from train.parallel.batchnorm import synchronise_batchnorm
 from train.parallel.fsdp import share_out, share_out_frozen
 from train.parallel.mesh import make_mesh
+from train.parallel.recomputation import recomputed
 from train.parallel.world import World
 
 
@@ -32,7 +27,8 @@ def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> 
             if config.compile:
                 unit.forward = torch.compile(unit.forward)  # type: ignore[method-assign]
             if config.activation_checkpointing:
-                unit.forward = recomputed(unit)  # type: ignore[method-assign]
+                selective = config.activation_checkpointing == "selective"
+                unit.forward = recomputed(unit, selective)  # type: ignore[method-assign]
 
 
 def shard(
@@ -54,14 +50,3 @@ def shard(
         share_out(network, mesh, precision)
     for helper in helpers if config.shard_frozen else ():
         share_out_frozen(helper, mesh)
-
-
-def recomputed(unit: nn.Module) -> Callable[..., Any]:
-    """The unit's forward, which keeps only its inputs and is repeated in the backward pass."""
-    # A BatchNorm would follow a batch that is seen twice with twice the momentum.
-    contexts = partial(_first_and_again, unit)
-    return partial(checkpoint, unit.forward, use_reentrant=False, context_fn=contexts)
-
-
-def _first_and_again(unit: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    return nullcontext(), statistics_kept(unit)

@@ -1,6 +1,7 @@
 """Where a process stands, and what must not change; tests/integration has several real processes."""
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -141,14 +142,17 @@ def test_recomputation_keeps_names_outputs_and_gradients() -> None:
 
 
 @pytest.mark.parametrize("synchronised", [False, True])
-def test_a_batch_that_is_seen_again_in_the_backward_pass_moves_batchnorm_once(synchronised: bool) -> None:
+@pytest.mark.parametrize("mode", [True, "selective"])
+def test_a_batch_that_is_seen_again_in_the_backward_pass_moves_batchnorm_once(
+    mode: Any, synchronised: bool
+) -> None:
     torch.manual_seed(0)
     networks = [Norms(), Norms()]
     networks[1].load_state_dict(networks[0].state_dict())
     if synchronised:
         for network in networks:
             synchronise_batchnorm(network)
-    prepare([networks[1]], ParallelConfig(activation_checkpointing=True), World(0, 1, torch.device("cpu")))
+    prepare([networks[1]], ParallelConfig(activation_checkpointing=mode), World(0, 1, torch.device("cpu")))
     for step in range(2):
         x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(step))
         for network in networks:

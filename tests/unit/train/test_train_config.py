@@ -62,6 +62,14 @@ def test_groups_that_are_not_given_have_their_defaults() -> None:
             {"parallel": {"mode": "fsdp", "shard_size": 4}},
             r"parallel\.shard_size: found 4, .* parallel=hsdp$",
         ),
+        (
+            {"parallel": {"compile": True, "activation_checkpointing": "selective"}},
+            r"parallel\.activation_checkpointing: expected false or true with parallel\.compile",
+        ),
+        (
+            {"parallel": {"activation_checkpointing": "some"}},
+            r"parallel\.activation_checkpointing: .*selective",
+        ),
         ({"parallel": {"mode": "hsdp", "shard_size": 0}}, r"parallel\.shard_size: expected at least 1"),
         ({"parallel": {"mode": "ddp", "shard_frozen": True}}, r"parallel\.shard_frozen: found true, but"),
         (
