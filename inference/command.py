@@ -1,6 +1,7 @@
 """What `python -m inference` does with its settings."""
 
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +20,8 @@ MAX_RANDOM_SEED = 2**31  # easier to type again than larger ones
 def carry_out(config: Config) -> list[Path]:
     """Make the pictures that the settings ask for, write each as soon as it is done; returns their paths.
 
-    Prints one line per file. Raises ValueError or FileNotFoundError, before anything is built where possible.
+    Prints one line per file, and before them, on stderr, one about device and memory. Raises ValueError or
+    FileNotFoundError, before anything is built where possible.
     """
     if config.recreate is not None:
         return [_recreate(config)]
@@ -37,6 +39,7 @@ def carry_out(config: Config) -> list[Path]:
         **asdict(config.weights),
     )
     batches = cascade.batches(requests, config.batch_size)
+    print(cascade.described(), file=sys.stderr)
     folder = Path(config.output)
     pictures, paths = [], []
     with ProgressBar(len(batches)) as bar:

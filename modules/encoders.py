@@ -112,6 +112,7 @@ class TextEncoder(nn.Module):
             left.remove(text)
         self._use_tokens(left)
 
+    @torch.inference_mode(False)  # the table stays one whose numbers can be exchanged later
     @torch.no_grad()
     def _use_tokens(self, texts: list[str]) -> None:
         self.tokenizer = with_tokens(self._own_tokenizer, texts)

@@ -57,6 +57,20 @@ def test_adapters_are_lists_and_settings(seen: list[Config]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("quantize=nf4", "nf4"),
+        ("quantize.stage_b=int8", {"stage_b": "int8"}),
+        ("quantize={stage_c: nf4, text_encoder: int8}", {"stage_c": "nf4", "text_encoder": "int8"}),
+        ("quantize=null", None),
+    ],
+)
+def test_bits_of_all_stages_or_of_some(seen: list[Config], argument: str, expected: object) -> None:
+    assert cli.main([argument, "offload=block", "tile_px=512"]) == 0
+    assert (seen[0].quantize, seen[0].offload, seen[0].tile_px) == (expected, "block", 512)
+
+
+@pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("promptt=x", "promptt: unknown key; did you mean 'prompt'?"),
@@ -72,6 +86,9 @@ def test_adapters_are_lists_and_settings(seen: list[Config]) -> None:
         ("image_prompt.images=[a.png]", "image_prompt.weights: missing"),
         ("margins.left=3", "margins.left: unknown key; did you mean 'left_px'?"),
         ("run=nowhere", "run: the folder nowhere does not exist"),
+        ("offload=true", "offload: found True; expected one of: block, none, stage"),
+        ("quantize=nf5", "quantize: expected nf4 | int8 or settings, found 'nf5'"),
+        ("tile_px=64", "tile_px: expected at least 256, found 64"),
         ("recreate=none.png", "the picture none.png does not exist"),
         ("seed=[", "input"),
         ("run=${nothing}", "nothing"),
