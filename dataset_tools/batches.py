@@ -15,6 +15,7 @@ from dataset_tools.decode import decode
 from dataset_tools.fetch import ShardReader
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.latents import Latents
+from dataset_tools.rows import stacked
 from dataset_tools.sample_refs import Report, SampleRef, ShardIndexer, Skipped, sample_rng
 from dataset_tools.sources import one_line
 from dataset_tools.walker import Walker
@@ -172,7 +173,7 @@ def make_batch(
     if not rows_of_rank:
         return None
     chosen, found = zip(*rows_of_rank, strict=True)
-    tensors = {name: torch.stack([row[name] for row in found]) for name in found[0]}
+    tensors = {name: stacked([row[name] for row in found]) for name in found[0]}
     about = {"captions": [ref.caption for ref in chosen], "keys": [ref.key for ref in chosen]}
     batch = cast(Batch, {**tensors, **about})
     if config.sources:

@@ -15,10 +15,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises what Pillow raises for a mode that it cannot convert.
     """
+    return _to_srgb(_on_white(_to_8_bit(image)), _profile(image))
+
+
+def is_srgb(image: Image.Image) -> bool:
+    """Whether to_rgb would return the picture (open, perhaps not decoded) as it is."""
+    profile = _profile(image)
+    is_plain = image.mode == "RGB" and not image.has_transparency_data
+    return is_plain and (not profile or _transform(profile, "RGB") is None)
+
+
+def _profile(image: Image.Image) -> bytes | None:
+    """The embedded colour profile, if it is to be heeded."""
     profile = image.info.get("icc_profile")
-    if profile and len(profile) > MAX_PROFILE_BYTES:
-        profile = None
-    return _to_srgb(_on_white(_to_8_bit(image)), profile)
+    return profile if profile and len(profile) <= MAX_PROFILE_BYTES else None
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

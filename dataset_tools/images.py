@@ -2,14 +2,18 @@
 
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from dataset_tools.colours import to_rgb
+from dataset_tools.colours import is_srgb, to_rgb
+from dataset_tools.jpeg import decode_jpeg
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.metadata import check_metadata, is_honest
 
@@ -73,14 +77,48 @@ def open_image(
     refused, and so is one of another size than claimed.
     """
     with _opened(data) as image:
-        orientation = _orientation(image, data)
-        size = _upright_size(image, orientation)
-        check_size(*size, len(data), max_megapixels)
-        check_claim(claimed, size)
-        if at_least:
-            image.draft(None, at_least if orientation < 5 else at_least[::-1])
-        image.load()
-        upright = _upright(to_rgb(image), orientation)
+        orientation = _checked(image, data, claimed, max_megapixels)
+        return _decoded(image, orientation, _as_stored(at_least, orientation))
+
+
+def read_pixels(
+    data: bytes,
+    at_least: tuple[int, int] | None = None,
+    *,
+    claimed: tuple[int, int] | None = None,
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> NDArray[np.uint8]:
+    """Decode a picture like open_image, and raise like it, to an array [H, W, 3]; sound JPEGs faster."""
+    with _opened(data) as image:
+        orientation = _checked(image, data, claimed, max_megapixels)
+        at_least = _as_stored(at_least, orientation)
+        if image.format in ("JPEG", "MPO") and is_srgb(image):
+            pixels = decode_jpeg(data, image.size, at_least)
+            if pixels is not None:
+                return _turned(pixels, orientation)
+        return np.array(_decoded(image, orientation, at_least))
+
+
+def _checked(image: Image.Image, data: bytes, claimed: tuple[int, int] | None, max_megapixels: float) -> int:
+    """Return the EXIF orientation of an open picture that may be decoded. Raises UnusableError."""
+    orientation = _orientation(image, data)
+    size = _upright_size(image, orientation)
+    check_size(*size, len(data), max_megapixels)
+    check_claim(claimed, size)
+    return orientation
+
+
+def _as_stored(at_least: tuple[int, int] | None, orientation: int) -> tuple[int, int] | None:
+    """The (width, height) px that suffice before the picture is turned upright."""
+    return at_least if at_least is None or orientation < 5 else at_least[::-1]
+
+
+def _decoded(image: Image.Image, orientation: int, at_least: tuple[int, int] | None) -> Image.Image:
+    """Decode an open picture to upright RGB by Pillow."""
+    if at_least:
+        image.draft(None, at_least)
+    image.load()
+    upright = _upright(to_rgb(image), orientation)
     upright.info.clear()  # else Pillow would write comments and profiles of the source into a new file
     return upright
 
@@ -186,3 +224,19 @@ _TRANSPOSE = {
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
+
+
+_TURNS: dict[int, Callable[[NDArray], Any]] = {
+    2: lambda pixels: cv2.flip(pixels, 1),
+    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
+    4: lambda pixels: cv2.flip(pixels, 0),
+    5: cv2.transpose,
+    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
+    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """What _upright does, to an array [H, W, 3]."""
+    return _TURNS[orientation](pixels) if orientation in _TURNS else pixels

