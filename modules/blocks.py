@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modules.attention import Attention, KeysValues
+from modules.mixing import channel_mixer, channels_last_norm
+
 
 class Conditions(NamedTuple):
     """What a block may look at besides its input.
@@ -19,6 +22,7 @@ class Conditions(NamedTuple):
     tokens: [B, N, c_cond], normalised condition tokens that attention reads.
     skip: [B, c_skip, H, W] from the way down, or None. control: [B, C, h, w] added before the block, or None.
     image_tokens: [B, M, c_image], what an image adapter made of a picture, or None.
+    projected: keys and values that the block's attention makes of `tokens`, or None: computed anew.
     """
 
     timestep: Tensor
@@ -26,6 +30,7 @@ class Conditions(NamedTuple):
     skip: Tensor | None = None
     control: Tensor | None = None
     image_tokens: Tensor | None = None
+    projected: KeysValues | None = None
 
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
@@ -35,49 +40,6 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=True)
 
 
-def channels_last_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """Layer norm over the channels of [B, C, H, W], without parameters; returns [B, H, W, C]."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=eps)
-
-
-class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of [B, C, H, W], without parameters."""
-
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.channels, self.eps = channels, eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return channels_last_norm(x, self.eps).permute(0, 3, 1, 2)
-
-
-class GlobalResponseNorm(nn.Module):
-    """Contrast between channels by their energy over the picture (ConvNeXt V2, eq. 1-3), on [B, H, W, C]."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
-        self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.gamma)
-        nn.init.zeros_(self.beta)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # The sum over a whole picture is taken in float32: bfloat16 would lose small terms. Written out, it
-        # is 15 times faster on a CPU than vector_norm; 1e-12 keeps the root's gradient finite at zero.
-        energy = (x.square().sum(dim=(1, 2), keepdim=True, dtype=torch.float32) + 1e-12).sqrt()
-        contrast = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
-        return torch.addcmul(self.beta.to(x.dtype), x, (1 + self.gamma * contrast).to(x.dtype))
-
-
-def channel_mixer(c_in: int, c_out: int, dropout: float) -> nn.Sequential:
-    """Two linear layers, four times wider in between, on [B, H, W, C]."""
-    wide = 4 * c_out
-    layers = (nn.Linear(c_in, wide), nn.GELU(), GlobalResponseNorm(wide), nn.Dropout(dropout))
-    return nn.Sequential(*layers, nn.Linear(wide, c_out))
-
-
 class Block(nn.Module):
     """A block of the U-Net. takes_control: whether a control is added to its input."""
 
@@ -85,6 +47,10 @@ class Block(nn.Module):
 
     def quieten(self, scale: float) -> None:
         """Change fresh weights so that a deep stack of such blocks starts quietly."""
+
+    def project(self, tokens: Tensor) -> KeysValues | None:
+        """What of the condition tokens [B, N, c_cond] stays the same as long as they do; None: nothing."""
+        return None
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         raise NotImplementedError
@@ -149,67 +115,6 @@ class TimestepBlock(Block):
         return torch.addcmul(shift, x, 1 + scale)
 
 
-class PackedLinear(nn.Module):
-    """One of the projections that Attention keeps packed in one weight: a linear layer without its own.
-
-    It gives the projection a name that hooks can be attached to, and a place that another layer can take.
-    """
-
-    _owner: "Attention"
-
-    def __init__(self, owner: "Attention", index: int) -> None:
-        super().__init__()
-        self.in_features = self.out_features = owner.channels
-        self._rows = slice(index * owner.channels, (index + 1) * owner.channels)
-        self.__dict__["_owner"] = owner  # past nn.Module, which would register it as a child
-
-    @property
-    def weight(self) -> Tensor:
-        """[C, C], a view into the packed weight."""
-        return self._owner.in_proj_weight[self._rows]
-
-    @property
-    def bias(self) -> Tensor:
-        """[C], a view into the packed bias."""
-        return self._owner.in_proj_bias[self._rows]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-
-class Attention(nn.Module):
-    """Multi-head attention of queries on tokens; parameters named and packed as in nn.MultiheadAttention.
-
-    image_attention: None, or a module that is called with the queries [B, heads, L, C / heads] and image
-    tokens [B, M, c_image]; its result, shaped like the queries, is added to what the heads found.
-    """
-
-    def __init__(self, c: int, nhead: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        if nhead < 1 or c % nhead:
-            raise ValueError(f"nhead: expected a divisor of the {c} channels of its level, found {nhead}")
-        self.channels, self.nhead, self.dropout = c, nhead, dropout
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * c, c))
-        self.in_proj_bias = nn.Parameter(torch.empty(3 * c))
-        self.to_q, self.to_k, self.to_v = (PackedLinear(self, index) for index in range(3))
-        self.out_proj = nn.Linear(c, c)
-        self.image_attention: nn.Module | None = None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        nn.init.zeros_(self.in_proj_bias)
-
-    def forward(self, queries: Tensor, tokens: Tensor, image_tokens: Tensor | None = None) -> Tensor:
-        """queries: [B, L, C]; tokens: [B, N, C]; image_tokens: [B, M, c_image]. Returns [B, L, C]."""
-        projected = (self.to_q(queries), self.to_k(tokens), self.to_v(tokens))
-        q, k, v = (y.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for y in projected)  # [B, heads, L, c]
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        if self.image_attention is not None and image_tokens is not None:
-            mixed = mixed + self.image_attention(q, image_tokens)
-        return self.out_proj(mixed.transpose(1, 2).flatten(-2))
-
-
 class AttnBlock(Block):
     """Attention of the pixels on the condition tokens and, with self_attn, on each other; residual."""
 
@@ -219,14 +124,23 @@ class AttnBlock(Block):
         self.attention = nn.ModuleDict({"attn": Attention(c, nhead, dropout)})
         self.kv_mapper = nn.Sequential(nn.SiLU(), nn.Linear(c_cond, c))
 
+    def project(self, tokens: Tensor) -> KeysValues | None:
+        """Their keys and values, each [B, N, C]."""
+        return self._attention.project(self.kv_mapper(tokens))
+
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         height, width = x.shape[-2:]
         pixels = channels_last_norm(x).flatten(1, 2)  # [B, HW, C]
-        tokens = self.kv_mapper(cond.tokens)  # [B, N, C]
-        if self.self_attn:
-            tokens = torch.cat((pixels, tokens.to(pixels.dtype)), dim=1)  # [B, HW + N, C]
-        mixed = self.attention["attn"](pixels, tokens, cond.image_tokens)
+        seen = pixels if self.self_attn else None
+        if cond.projected is None:
+            tokens = self.kv_mapper(cond.tokens)  # [B, N, C]
+            seen = tokens if seen is None else torch.cat((seen, tokens.to(seen.dtype)), dim=1)
+        mixed = self._attention(pixels, seen, cond.image_tokens, cond.projected)
         return x + mixed.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+    @property
+    def _attention(self) -> Attention:
+        return self.attention["attn"]  # type: ignore[return-value]
 
 
 class UpDownBlock2d(nn.Module):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from modules.blocks import Conditions, LayerNorm2d, resize
+from modules.blocks import Conditions, resize
 from modules.levels import ConditionSizes, make_levels
+from modules.mixing import LayerNorm2d
 from modules.network import check_shape, keeps_config
 from modules.unet import UNet
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.blocks import Block, Conditions, LayerNorm2d, resize, timestep_embedding
+from modules.blocks import Block, Conditions, resize, timestep_embedding
 from modules.levels import ConditionSizes, Level
+from modules.mixing import LayerNorm2d
 from modules.network import Network, check_shape, reset_all
 
 

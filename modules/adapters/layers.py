@@ -7,7 +7,7 @@ from torch import nn
 
 from modules.adapters.lora_layer import LoRALayer
 from modules.adapters.quantised import QuantisedLinear
-from modules.blocks import PackedLinear
+from modules.attention import PackedLinear
 from modules.schema import nearest
 
 

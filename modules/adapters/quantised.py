@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from modules.adapters.eight_bit import EightBitLinear
 from modules.adapters.four_bit import FourBitLinear
-from modules.blocks import Attention, PackedLinear
+from modules.attention import Attention, PackedLinear
 
 Format = Literal["nf4", "int8"]
 QuantisedLinear = FourBitLinear | EightBitLinear

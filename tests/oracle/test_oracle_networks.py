@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from modules import blocks
+from modules import blocks, mixing
 from modules.adapters.controlnet import ControlResBlock
 from modules.blocks import Conditions, timestep_embedding
 from modules.stage_a import StageAResBlock
@@ -126,8 +126,8 @@ BLOCKS = {
     "AttnBlock": blocks.AttnBlock,
     "FeedForwardBlock": blocks.FeedForwardBlock,
     "TimestepBlock": blocks.TimestepBlock,
-    "GlobalResponseNorm": blocks.GlobalResponseNorm,
-    "LayerNorm2d": blocks.LayerNorm2d,
+    "GlobalResponseNorm": mixing.GlobalResponseNorm,
+    "LayerNorm2d": mixing.LayerNorm2d,
     "UpDownBlock2d": blocks.UpDownBlock2d,
     "CNetResBlock": ControlResBlock,
 }

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.utils._pytree import tree_map_only
 
 from modules.adapters.lora_layer import LoRALayer
-from modules.blocks import Attention
+from modules.attention import Attention
 
 PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, Attention)
 

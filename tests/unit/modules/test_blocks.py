@@ -3,12 +3,9 @@ import torch
 from torch import nn
 
 from modules.blocks import (
-    Attention,
     AttnBlock,
     Conditions,
     FeedForwardBlock,
-    GlobalResponseNorm,
-    LayerNorm2d,
     ResBlock,
     TimestepBlock,
     UpDownBlock2d,
@@ -17,55 +14,6 @@ from modules.blocks import (
 )
 
 COND = Conditions(torch.randn(2, 6), torch.randn(2, 3, 10))
-
-
-def test_layer_norm_is_over_channels() -> None:
-    x = torch.randn(2, 8, 5, 6) * 3 + 1
-    expected = nn.LayerNorm(8, eps=1e-6, elementwise_affine=False)(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-    torch.testing.assert_close(LayerNorm2d(8)(x), expected)
-
-
-def test_global_response_norm_starts_as_the_identity() -> None:
-    x = torch.randn(2, 5, 6, 8)
-    torch.testing.assert_close(GlobalResponseNorm(8)(x), x)
-
-
-def test_global_response_norm_lifts_strong_channels() -> None:
-    norm = GlobalResponseNorm(2)
-    nn.init.ones_(norm.gamma)
-    x = torch.tensor([3.0, 1.0]).expand(1, 4, 4, 2)
-    y = norm(x)  # energies 3 : 1, mean 2, so contrasts 1.5 and 0.5
-    torch.testing.assert_close(y[0, 0, 0], torch.tensor([3 * 2.5, 1 * 1.5]))
-
-
-def test_global_response_norm_of_silent_channels_has_a_gradient() -> None:
-    norm = GlobalResponseNorm(2)
-    nn.init.ones_(norm.gamma)
-    x = torch.zeros(1, 4, 4, 2, requires_grad=True)
-    norm(x).sum().backward()
-    assert x.grad is not None
-    assert x.grad.isfinite().all()
-
-
-def test_attention_equals_torchs() -> None:
-    ours, theirs = Attention(12, 3), nn.MultiheadAttention(12, 3, batch_first=True)
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-    queries, tokens = torch.randn(2, 7, 12), torch.randn(2, 5, 12)
-    expected = theirs(queries, tokens, tokens, need_weights=False)[0]
-    torch.testing.assert_close(ours(queries, tokens), expected, atol=1e-6, rtol=1e-5)
-
-
-def test_attention_drops_out_only_in_training() -> None:
-    attention, x = Attention(12, 3, dropout=0.5), torch.randn(1, 7, 12)
-    assert not torch.equal(attention(x, x), attention(x, x))
-    attention.eval()
-    assert torch.equal(attention(x, x), attention(x, x))
-
-
-@pytest.mark.parametrize("nhead", [-1, 0, 5])
-def test_heads_must_divide_the_channels(nhead: int) -> None:
-    with pytest.raises(ValueError, match="nhead: expected a divisor of the 12 channels"):
-        Attention(12, nhead)
 
 
 def test_without_self_attention_pixels_do_not_see_each_other() -> None:

@@ -16,7 +16,7 @@ from modules.adapters.lora_layer import norms
 from modules.adapters.lora_state import Factors, LoRAState
 from modules.adapters.low_rank import leading_values
 from modules.adapters.magnitudes import with_original_norms
-from modules.blocks import PackedLinear
+from modules.attention import PackedLinear
 from modules.encoders import TextEncoder
 from modules.weights import read_header, read_tensors, save_network
 

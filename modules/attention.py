@@ -1,0 +1,106 @@
+"""Multi-head attention on condition tokens, its projections, and how it is computed."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MOST_SCORES = 2**26  # that are kept for the backward pass: 128 MiB in bf16; beyond, they are computed anew
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+class PackedLinear(nn.Module):
+    """One of the projections that Attention keeps packed in one weight: a linear layer without its own.
+
+    It gives the projection a name that hooks can be attached to, and a place that another layer can take.
+    """
+
+    _owner: "Attention"
+
+    def __init__(self, owner: "Attention", index: int) -> None:
+        super().__init__()
+        self.in_features = self.out_features = owner.channels
+        self._rows = slice(index * owner.channels, (index + 1) * owner.channels)
+        self.__dict__["_owner"] = owner  # past nn.Module, which would register it as a child
+
+    @property
+    def weight(self) -> Tensor:
+        """[C, C], a view into the packed weight."""
+        return self._owner.in_proj_weight[self._rows]
+
+    @property
+    def bias(self) -> Tensor:
+        """[C], a view into the packed bias."""
+        return self._owner.in_proj_bias[self._rows]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Attention(nn.Module):
+    """Multi-head attention of queries on tokens; parameters named and packed as in nn.MultiheadAttention.
+
+    image_attention: None, or a module that is called with the queries [B, heads, L, C / heads] and image
+    tokens [B, M, c_image]; its result, shaped like the queries, is added to what the heads found.
+    """
+
+    def __init__(self, c: int, nhead: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if nhead < 1 or c % nhead:
+            raise ValueError(f"nhead: expected a divisor of the {c} channels of its level, found {nhead}")
+        self.channels, self.nhead, self.dropout = c, nhead, dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * c, c))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * c))
+        self.to_q, self.to_k, self.to_v = (PackedLinear(self, index) for index in range(3))
+        self.out_proj = nn.Linear(c, c)
+        self.image_attention: nn.Module | None = None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.in_proj_bias)
+
+    def project(self, tokens: Tensor) -> KeysValues:
+        """The keys and values of tokens [B, N, C], each [B, N, C]."""
+        return self.to_k(tokens), self.to_v(tokens)
+
+    def forward(
+        self,
+        queries: Tensor,
+        tokens: Tensor | None,
+        image_tokens: Tensor | None = None,
+        projected: KeysValues | None = None,
+    ) -> Tensor:
+        """queries: [B, L, C]; tokens: [B, N, C]; image_tokens: [B, M, c_image]. Returns [B, L, C].
+
+        projected: keys and values of further tokens, which `project` gave; `tokens` may be None then.
+        """
+        keys_values = projected if tokens is None else self.project(tokens)
+        assert keys_values is not None
+        if tokens is not None and projected is not None:
+            pairs = zip(keys_values, projected, strict=True)
+            keys_values = tuple(torch.cat(pair, dim=1) for pair in pairs)  # type: ignore[assignment]
+        found = (self.to_q(queries), *keys_values)
+        q, k, v = (y.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for y in found)  # [B, heads, L, c]
+        mixed = attend(q, k, v, self.dropout if self.training else 0.0)
+        if self.image_attention is not None and image_tokens is not None:
+            mixed = mixed + self.image_attention(q, image_tokens)
+        return self.out_proj(mixed.transpose(1, 2).flatten(-2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """Scaled dot product attention. q: [B, heads, L, c]; k, v: [B, heads, N, c]; returns a tensor like q."""
+    if not is_sooner_by_products(q, k):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, heads, L, N]
+    return F.dropout(scores.softmax(dim=-1).to(q.dtype), dropout) @ v
+
+
+def is_sooner_by_products(q: Tensor, k: Tensor) -> bool:
+    """Whether whole matrices of scores beat the fused kernel: in bf16 on a CPU, when gradients are wanted.
+
+    There the fused kernel's backward pass works on many small products, at less than half the speed.
+    """
+    learns = torch.is_grad_enabled() and q.requires_grad
+    is_narrow = q.device.type == "cpu" and q.dtype == torch.bfloat16
+    return learns and is_narrow and q.shape[:-1].numel() * k.shape[-2] <= MOST_SCORES
