@@ -6,7 +6,7 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check
 # Idle threads sleep instead of spinning: processes that share the cores (data workers, ranks) run several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup setup-dev demo demo-adapters test test-quick check format clean
+.PHONY: help setup setup-dev demo demo-adapters test test-quick bench check format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make demo-adapters  after it: train LoRA, ControlNets, IP-Adapter and LCM on the demo's models, and judge them"
 	@echo "make test        set up, run all tests but the heavy ones"
 	@echo "make test-quick  the quick part of the tests"
+	@echo "make bench       measure ours beside diffusers, peft and webdataset on the CPU (20 minutes; keep the machine quiet)"
 	@echo "make check       lint, format, spelling and types"
 	@echo "make setup       only the environment ($(VENV))"
 	@echo "make clean       remove the demo's output (not the environment)"
@@ -45,6 +46,10 @@ test: setup-dev
 
 test-quick: setup-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu" tests/unit tests/architecture tests/oracle -n 2
+
+bench: setup-dev
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks table
 
 check: setup-dev
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Ours beside what people would use instead, in one run.
 
-python -m benchmarks [cpu|gpu] [--rows NAME,…] [--small] [--seconds N] [--out FOLDER]
+python -m benchmarks [cpu|gpu] [--rows NAME,…] [--small] [--seconds N] [--without NAME,…]
+                               [--out FOLDER]
 python -m benchmarks [cpu|gpu] --list
 python -m benchmarks table [--out FOLDER] [--into docs/performance.md]
 
@@ -8,7 +9,7 @@ Every row lets ours and the peer take turns, several times, and tells medians an
 medians is the figure. Results go to benchmarks/results/, one JSON file for each machine; `table` makes the
 table and the plot in docs/performance.md of them. --small: tiny sizes, which show that a row runs, also those
 of the GPU on a CPU; they measure nothing and go to a temporary folder. --seconds: how long each row's rounds
-go on.
+go on. --without compiled: leave out what takes long to compile.
 """
 
 import os
@@ -45,6 +46,7 @@ def arguments() -> Parser:
     parser.add_argument("--list", action="store_true", help="name the rows and what they are to reach")
     parser.add_argument("--small", action="store_true", help="tiny sizes: does everything run?")
     parser.add_argument("--seconds", type=positive(float), help="of each row's rounds (default: its own)")
+    parser.add_argument("--without", help="leave out variants with this in their names, such as compiled")
     parser.add_argument("--out", type=Path, help="folder of results (default: benchmarks/results)")
     parser.add_argument("--into", type=Path, default=DOCUMENT, help="the document that `table` writes into")
     return parser
@@ -75,6 +77,7 @@ def measure(rows: Sequence[Row], options: argparse.Namespace, command: list[str]
     folder = options.out or (Path(tempfile.mkdtemp(prefix="benchmarks-")) if options.small else FOLDER)
     about = {"commit": commit(), "versions": versions(), "command": f"python -m {shlex.join(command)}"}
     settings = {"small": options.small} | ({"seconds": options.seconds} if options.seconds else {})
+    settings |= {"without": options.without.split(",")} if options.without else {}
     failed = 0
     for number, row in enumerate(rows, start=1):
         print(f"[{number}/{len(rows)}] {row.name}: {row.what}", flush=True)
@@ -89,7 +92,7 @@ def measure(rows: Sequence[Row], options: argparse.Namespace, command: list[str]
         entry = row.about() | answer | about | {"date": date, "load_before": round(load, 2)}
         entry["seconds"] = round(time.monotonic() - began, 1)
         path = Results(options.what, describe(device), options.small, {row.name: entry}).write(folder)
-        print("    " + line_of(entry), flush=True)
+        print("    " + line_of(entry, judged=not options.small), flush=True)
     if failed < len(rows):
         print(f"results: {path}")
     return 1 if failed else 0

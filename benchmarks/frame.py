@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -109,12 +109,14 @@ class Comparison:
 class Run:
     """What a row is given: where it computes, how large, and for how long its rounds go on.
 
-    small: tiny sizes, which show that a row runs and measure nothing.
+    small: tiny sizes, which show that a row runs and measure nothing. without: parts of names; variants so
+    called are left out, such as those that take long to compile.
     """
 
     device: torch.device
     small: bool = False
     seconds: float = 60.0
+    without: Sequence[str] = ()
 
     def compare(
         self,
@@ -167,6 +169,9 @@ class Run:
     def _warmed(self, side: Mapping[str, Turn], failed: dict[str, str]) -> dict[str, Turn]:
         kept: dict[str, Turn] = {}
         for name, turn in side.items():
+            if any(part in name for part in self.without):
+                failed[name] = "left out by --without"
+                continue
             try:
                 turn()
                 self.wait()
@@ -175,6 +180,8 @@ class Run:
                 if not kept and name == list(side)[-1]:
                     raise
                 failed[name] = one_line(error)
+        if not kept:
+            raise ValueError(f"no variant is left of {', '.join(side)}: --without {','.join(self.without)}")
         return kept
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.frame import Target
+
 FOLDER = Path(__file__).parent / "results"
 
 
@@ -57,7 +59,4 @@ def read_all(folder: Path) -> list[Results]:
 def met(row: Mapping[str, Any], figure: str) -> bool | None:
     """Whether a row's figure is what it is to be; None where no target was set."""
     target = row["targets"].get(figure)
-    if target is None:
-        return None
-    value = row["found"]["figures"][figure]
-    return value <= target["value"] if target["bound"] == "at most" else value >= target["value"]
+    return None if target is None else Target(**target).met_by(row["found"]["figures"][figure])

@@ -9,7 +9,7 @@ from benchmarks.plot import save_plot
 from benchmarks.results import Results, met, read_all
 
 BEGIN, END = "<!-- made by `python -m benchmarks table`, from here -->", "<!-- to here -->"
-HEAD = "| what | against | ours | peer | figure | target | |"
+HEAD = "| what | against | ours | peer | floor | figure | target | |"
 MARKS = {True: "met", False: "**missed**", None: ""}
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
@@ -39,9 +39,9 @@ def section(results: Results) -> str:
     lines = [f"### {title}"]
     if results.small:
         lines += ["", "**Tiny sizes: shows that the rows run, and measures nothing.**"]
-    lines += ["", described(machine), "", HEAD, "| --- | --- | --- | --- | --- | --- | --- |"]
+    lines += ["", described(machine), "", HEAD, "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for row in results.rows.values():
-        lines += table_lines(row)
+        lines += table_lines(row, judged=not results.small)
     lines += ["", made(results)]
     return "\n".join(lines)
 
@@ -70,18 +70,24 @@ def made(results: Results) -> str:
     return "\n".join([*lines, "", f"{packages}.", "", f"Measured beside the rows: {spans}."])
 
 
-def table_lines(row: Mapping[str, Any]) -> list[str]:
-    """A row of results as lines of the table, one for each figure."""
+def table_lines(row: Mapping[str, Any], judged: bool = True) -> list[str]:
+    """A row of results as lines of the table, one for each figure. judged: whether targets count."""
     found = row["found"]
     ours, peer = (fastest(found["timings"], side) for side in ("ours", "peer"))
+    floor = seconds(found["facts"]["floor_s"]) if "floor_s" in found["facts"] else ""
     lines = []
     for figure, value in found["figures"].items():
-        target = row["targets"].get(figure)
-        wanted = "" if target is None else f"{target['bound']} {number(target['value'])} {target['unit']}"
-        first = [row["what"], row["peer"], ours, peer] if not lines else ["", "", "", ""]
+        first = [row["what"], row["peer"], ours, peer, floor] if not lines else [""] * 5
         shown = f"{figure.replace('_', ' ')} **{number(value)}**"
-        lines.append("| " + " | ".join([*first, shown, wanted, MARKS[met(row, figure)]]) + " |")
+        mark = MARKS[met(row, figure)] if judged else ""
+        lines.append("| " + " | ".join([*first, shown, wanted(row, figure), mark]) + " |")
     return lines
+
+
+def wanted(row: Mapping[str, Any], figure: str) -> str:
+    """A figure's target in words; "" where there is none."""
+    target = row["targets"].get(figure)
+    return "" if target is None else f"{target['bound']} {target['value']:g} {target['unit']}".rstrip()
 
 
 def fastest(timings: Mapping[str, Mapping[str, float]], side: str) -> str:
@@ -91,20 +97,24 @@ def fastest(timings: Mapping[str, Mapping[str, float]], side: str) -> str:
         return ""
     name = min(those, key=lambda each: those[each]["median"])
     timing = those[name]
-    unit, letters = next((u for u in UNITS if timing["median"] >= u[0]), UNITS[-1])
-    median, lower, upper = (number(timing[key] / unit) for key in ("median", "lower", "upper"))
-    return f"{median} {letters} ({lower} to {upper}), {name.partition(': ')[2]}"
+    spread = f"{seconds(timing['lower'])} to {seconds(timing['upper'])}"
+    return f"{seconds(timing['median'])} ({spread}), {name.partition(': ')[2]}"
 
 
-def line_of(row: Mapping[str, Any]) -> str:
+def seconds(value: float) -> str:
+    """In the unit that suits."""
+    unit, letters = next((u for u in UNITS if value >= u[0]), UNITS[-1])
+    return f"{number(value / unit)} {letters}"
+
+
+def line_of(row: Mapping[str, Any], judged: bool = True) -> str:
     """A row of results for the terminal."""
     found = row["found"]
     parts = [f"{side} {text}" for side in ("ours", "peer") if (text := fastest(found["timings"], side))]
     for figure, value in found["figures"].items():
-        target = row["targets"].get(figure)
-        wanted = f" ({target['bound']} {number(target['value'])} {target['unit']})" if target else ""
-        mark = MARKS[met(row, figure)].strip("*")
-        parts.append(f"{figure} {number(value)}{wanted} {mark}".rstrip())
+        target = f" ({text})" if (text := wanted(row, figure)) else ""
+        mark = MARKS[met(row, figure)].strip("*") if judged else ""
+        parts.append(f"{figure} {number(value)}{target} {mark}".rstrip())
     return "; ".join(parts)
 
 
