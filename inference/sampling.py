@@ -49,6 +49,32 @@ class Path:
         return x if self.start.masks is None else torch.where(self.start.masks > 0, x, known)
 
 
+class PreparedNetwork:
+    """A network that computes what its conditions alone determine once, not in each step.
+
+    Nothing else may change the network meanwhile: adapters are put on before, and stay.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._seen: dict[str, Any] | None = None
+        self._shape: torch.Size | None = None
+        self._prepared: Any = None
+
+    def __call__(self, x: Tensor, r: Tensor, **inputs: Any) -> Tensor:
+        """As the network's own; its conditions count as the same where they are the same objects."""
+        if not self._knows(x, inputs):
+            self._prepared = self.network.prepare(x, **inputs)  # type: ignore[operator]
+            self._seen, self._shape = inputs, x.shape
+        return self.network(x, r, **inputs, prepared=self._prepared)
+
+    def _knows(self, x: Tensor, inputs: dict[str, Any]) -> bool:
+        seen = self._seen
+        if seen is None or seen.keys() != inputs.keys() or self._shape != x.shape:
+            return False
+        return all(seen[name] is value for name, value in inputs.items())
+
+
 def sample(
     network: nn.Module,
     diffusion: gdf.GDF,
@@ -73,7 +99,7 @@ def sample(
         x = path.at(0) if t_start < 1 else path.kept_in(noise, path.at(0))
     inputs = inputs_at(0)
     steps = diffusion.sample(
-        network,
+        PreparedNetwork(network),
         inputs.conditional,
         tuple(noise.shape),
         unconditional_inputs=inputs.unconditional,

@@ -1,14 +1,15 @@
 """Stage B: the U-Net that decodes semantic compressor latents to Stage A latents."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from modules.blocks import Conditions, resize
+from modules.blocks import resize
 from modules.levels import ConditionSizes, make_levels
 from modules.mixing import LayerNorm2d
 from modules.network import check_shape, keeps_config
-from modules.unet import UNet
+from modules.unet import Prepared, UNet
 
 
 def pixel_mapper(c_in: int, c: int) -> nn.Sequential:
@@ -82,6 +83,13 @@ class StageB(UNet):
         latents = self.effnet_mapper(resize(effnet.to(self.dtype), height, width))
         return latents + resize(self.pixels_mapper(pixels.to(self.dtype)), height, width)
 
+    def prepare(
+        self, x: Tensor, effnet: Tensor, clip: Tensor, pixels: Tensor | None = None, **others: Any
+    ) -> Prepared:
+        """What these arguments of `forward` determine alone, for as long as no weight changes."""
+        tokens, (height, width) = self.embed_conditions(clip), self.features_size(x)
+        return Prepared(tokens, self.project(tokens), self.embed_pictures(effnet, pixels, height, width))
+
     def forward(
         self,
         x: Tensor,
@@ -90,17 +98,20 @@ class StageB(UNet):
         clip: Tensor,
         pixels: Tensor | None = None,
         sca: Tensor | None = None,
+        prepared: Prepared | None = None,
     ) -> Tensor:
         """Predict the diffusion target of noised Stage A latents.
 
         x: [B, c_in, H, W]. r: noise condition, sca: its companion, each [B] in [0, 1].
         effnet: [B, c_effnet, h, w] of any size. clip: [B, S, c_clip] or [B, c_clip].
         pixels: [B, c_pixels, h, w] of any size, or None.
+        prepared: what `prepare` made of the same conditions and size, or None.
         Returns [B, c_out, H, W] in x's number format; computes in that of the weights.
         """
         check_shape("r", r, x.shape[0])
         features = self.embed(x)
-        features = features + self.embed_pictures(effnet, pixels, *features.shape[-2:])
+        if prepared is None:
+            pictures = self.embed_pictures(effnet, pixels, *features.shape[-2:])
+            prepared = Prepared(self.embed_conditions(clip), pictures=pictures)
         timestep = self.embed_timesteps(r, {"sca": sca}).to(features.dtype)
-        cond = Conditions(timestep, self.embed_conditions(clip))
-        return self.head(self.run(features, cond), like=x)
+        return self.head(self.run(features + prepared.pictures, timestep, prepared), like=x)

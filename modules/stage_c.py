@@ -1,14 +1,15 @@
 """Stage C: the U-Net that generates semantic compressor latents from text and picture embeddings."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modules.blocks import Conditions, UpDownBlock2d
+from modules.blocks import UpDownBlock2d
 from modules.levels import ConditionSizes, make_levels, per_level
 from modules.network import check_shape, keeps_config
-from modules.unet import UNet
+from modules.unet import Prepared, UNet
 
 
 class StageC(UNet):
@@ -72,6 +73,13 @@ class StageC(UNet):
         )
         return self.normalise_tokens(torch.cat(mapped, dim=1))
 
+    def prepare(
+        self, x: Tensor, clip_text: Tensor, clip_text_pooled: Tensor, clip_img: Tensor, **others: Any
+    ) -> Prepared:
+        """What these arguments of `forward` determine alone, for as long as no weight changes."""
+        tokens = self.embed_conditions(clip_text, clip_text_pooled, clip_img)
+        return Prepared(tokens, self.project(tokens))
+
     def forward(
         self,
         x: Tensor,
@@ -83,6 +91,7 @@ class StageC(UNet):
         crp: Tensor | None = None,
         cnet: Iterable[Tensor | None] = (),
         image_tokens: Tensor | None = None,
+        prepared: Prepared | None = None,
     ) -> Tensor:
         """Predict the diffusion target of noised latents.
 
@@ -90,11 +99,11 @@ class StageC(UNet):
         clip_text: [B, L, c_clip_text]; clip_text_pooled, clip_img: [B, S, *] or [B, *].
         cnet: [B, C, h, w] or None for each convolution block in running order.
         image_tokens: [B, M, c_image] for the image adapter that is attached to this network.
+        prepared: what `prepare` made of the same conditions, or None.
         Returns [B, c_out, H, W] in x's number format; computes in that of the weights.
         """
         check_shape("r", r, x.shape[0])
         features = self.embed(x)
         timestep = self.embed_timesteps(r, {"sca": sca, "crp": crp}).to(features.dtype)
-        tokens = self.embed_conditions(clip_text, clip_text_pooled, clip_img)
-        cond = Conditions(timestep, tokens, image_tokens=image_tokens)
-        return self.head(self.run(features, cond, cnet), like=x)
+        prepared = prepared or Prepared(self.embed_conditions(clip_text, clip_text_pooled, clip_img))
+        return self.head(self.run(features, timestep, prepared, cnet, image_tokens), like=x)

@@ -2,15 +2,29 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modules.attention import KeysValues
 from modules.blocks import Block, Conditions, resize, timestep_embedding
 from modules.levels import ConditionSizes, Level
 from modules.mixing import LayerNorm2d
 from modules.network import Network, check_shape, reset_all
+
+
+class Prepared(NamedTuple):
+    """What conditions alone determine: the same at every step of a picture.
+
+    tokens: [B, N, c_cond], normalised condition tokens. projected: what each block's attention makes of them.
+    pictures: [B, C, h, w], features beside those of the latents, or None.
+    """
+
+    tokens: Tensor
+    projected: Mapping[nn.Module, KeysValues] = {}
+    pictures: Tensor | None = None
 
 
 class UNet(Network):
@@ -116,34 +130,62 @@ class UNet(Network):
         """Layer norm of condition tokens [B, N, c_cond], without parameters."""
         return F.layer_norm(tokens, (self.sizes.c_cond,), eps=1e-6)
 
+    def project(self, tokens: Tensor) -> dict[nn.Module, KeysValues]:
+        """What each block makes of condition tokens alone, by block.
+
+        A block that something waits for to be called (whose weights may come only then) is left out.
+        """
+        unwatched = (block for block in self._blocks() if not block._forward_pre_hooks)
+        found = ((block, block.project(tokens)) for block in unwatched)
+        return {block: projected for block, projected in found if projected is not None}
+
     @property
     def dtype(self) -> torch.dtype:
         """The number format in which the network computes, but for products under autocast."""
         return self.embedding.get_parameter("1.bias").dtype  # weights may be gathered in that of the products
 
+    def features_size(self, x: Tensor) -> tuple[int, int]:
+        """Height and width of the features of latents [B, c_in, H, W]."""
+        height, width = self._padded(x)
+        return height // self.patch_size, width // self.patch_size
+
+    def _padded(self, x: Tensor) -> tuple[int, int]:
+        height, width = (max(self.min_size, size + -size % self.patch_size) for size in x.shape[-2:])
+        return height, width
+
     def embed(self, x: Tensor) -> Tensor:
         """Latents [B, c_in, H, W] -> features [B, C, H / patch_size, W / patch_size], rounded up."""
         check_shape("x", x, None, self.c_in, None, None)
-        height, width = (max(self.min_size, size + -size % self.patch_size) for size in x.shape[-2:])
+        height, width = self._padded(x)
         padding = (0, width - x.shape[-1], 0, height - x.shape[-2])
         x = x.to(self.dtype)
         return self.embedding(F.pad(x, padding, mode="replicate") if any(padding) else x)
 
-    def run(self, x: Tensor, cond: Conditions, controls: Iterable[Tensor | None] = ()) -> Tensor:
+    def run(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        prepared: Prepared,
+        controls: Iterable[Tensor | None] = (),
+        image_tokens: Tensor | None = None,
+    ) -> Tensor:
         """Features -> features of the same size, through all levels down and up.
 
-        controls: [B, C, h, w] or None for each convolution block, in the order in which they run.
+        timestep, image_tokens: as in `Conditions`. controls: [B, C, h, w] or None for each convolution block,
+        in the order in which they run.
         """
-        control = iter(controls)
+        cond = Conditions(timestep, prepared.tokens, image_tokens=image_tokens)
+        control, known = iter(controls), prepared.projected
         skips: list[Tensor] = []
         for level, scale in enumerate(self.down_downscalers):
-            x = run_level(scale(x), self.down_blocks[level], self.down_repeat_mappers[level], cond, control)
+            blocks, mappers = self.down_blocks[level], self.down_repeat_mappers[level]
+            x = run_level(scale(x), blocks, mappers, cond, control, known)
             skips.append(x)
         for level, scale in enumerate(self.up_upscalers):
             skip = skips.pop()  # at the deepest level, where the first block takes none, x itself
             x, with_skip = resize(x, *skip.shape[-2:]), cond._replace(skip=skip)
-            x = run_level(x, self.up_blocks[level], self.up_repeat_mappers[level], with_skip, control)
-            x = scale(x)
+            blocks, mappers = self.up_blocks[level], self.up_repeat_mappers[level]
+            x = scale(run_level(x, blocks, mappers, with_skip, control, known))
         return x
 
     def head(self, x: Tensor, like: Tensor) -> Tensor:
@@ -162,12 +204,13 @@ def run_level(
     repeat_mappers: nn.Module,
     cond: Conditions,
     controls: Iterator[Tensor | None],
+    projected: Mapping[nn.Module, KeysValues],
 ) -> Tensor:
-    """Run a level's blocks, and again after each of its repeat mappers."""
+    """Run a level's blocks, and again after each of its repeat mappers. projected: as in `Prepared`."""
     for mapper in (None, *repeat_mappers.children()):
         if mapper is not None:
             x = mapper(x)
         for block in blocks.children():
             control = next(controls, None) if block.takes_control else None
-            x = block(x, cond._replace(control=control))
+            x = block(x, cond._replace(control=control, projected=projected.get(block)))
     return x
