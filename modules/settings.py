@@ -2,21 +2,39 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modules.schema import ConfigError
 from modules.weights import encoder_folder, find_weights, fingerprint
 from modules.weights.files import read_index
 
 
+@dataclass(kw_only=True)
+class Held:
+    """How a network that never learns is held in a training; what it computes is the same but for rounding.
+
+    frozen_weights: number format; nf4 and int8 of linear layers, the rest as without. None: as run.precision.
+    offload: it lies in the CPU's memory and is on the GPU only while it runs.
+    """
+
+    frozen_weights: Literal["fp32", "bf16", "nf4", "int8"] | None = None
+    offload: bool = False
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether its linear layers are in few bits."""
+        return self.frozen_weights in ("nf4", "int8")
+
+
 @dataclass
-class NetworkSettings:
+class NetworkSettings(Held):
     """One network. config: constructor keywords; with weights, those that differ from what the file says.
 
     weights: a file, a run's folder or a folder of runs. train: whether it learns, where a recipe leaves the
-    choice. allow_random: let a network that does not learn do without weights (for tests).
+    choice. allow_random: let a network that does not learn do without weights (for tests). frozen_weights,
+    offload: as `Held` says, of one that does not learn.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -26,7 +44,7 @@ class NetworkSettings:
 
 
 @dataclass
-class ImageEncoderSettings:
+class ImageEncoderSettings(Held):
     """A CLIP encoder. source: hub name or local folder; or config (with seed): of a small random one."""
 
     source: str | None = None
@@ -38,6 +56,11 @@ class ImageEncoderSettings:
             raise ValueError(
                 "set either source (hub name or local folder) or config (a small random encoder)"
             )
+
+    def keywords(self) -> dict[str, Any]:
+        """The constructor's, which say what it computes."""
+        held = [entry.name for entry in fields(Held)]
+        return {name: value for name, value in asdict(self).items() if name not in held}
 
 
 @dataclass
@@ -59,7 +82,7 @@ def identity(name: str, settings: NetworkSettings | ImageEncoderSettings) -> str
             raise ConfigError(f"model.{name}.weights: missing; expected the network that made the latents")
         return _checksum(find_weights(settings.weights, name))
     if settings.source is None:
-        return hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(settings.keywords(), sort_keys=True).encode()).hexdigest()[:16]
     folder = encoder_folder(settings.source, name)
     found = _checksum(find_weights(folder, name)) if folder else settings.source
     length = getattr(settings, "max_length", None)

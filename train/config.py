@@ -147,9 +147,8 @@ def check(config: Config) -> None:
     for name in (None, *optim.players):
         _check_optim(optim.of(name) if name else optim, config)
     for name, entry in config.model.items():
-        weights = entry.get("weights") if isinstance(entry, Mapping) else None
-        if isinstance(weights, str):  # else the recipe will say
-            check_exists(weights, f"model.{name}.weights")
+        if isinstance(entry, Mapping):  # else the recipe will say
+            _check_network(name, entry, config.parallel)
 
 
 def check_exists(path: str, where: str) -> None:
@@ -161,6 +160,20 @@ def check_exists(path: str, where: str) -> None:
     beside = [item.name for item in existing.iterdir()]
     missing = place.absolute().relative_to(existing).parts[0]
     raise FileNotFoundError(f"{where}: no file or folder '{path}'; in {existing}: {nearest(missing, beside)}")
+
+
+def _check_network(name: str, entry: Mapping[str, Any], parallel: ParallelConfig) -> None:
+    if isinstance(weights := entry.get("weights"), str):
+        check_exists(weights, f"model.{name}.weights")
+    if entry.get("offload") and parallel.shard_frozen:
+        raise ConfigError(
+            f"model.{name}.offload: found true, but parallel.shard_frozen shares such networks out over the"
+            " GPUs; choose one of the two"
+        )
+    if entry.get("frozen_weights") == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"model.{name}.frozen_weights: nf4 needs bitsandbytes: pip install bitsandbytes, or use int8"
+        )
 
 
 def _check_parallel(parallel: ParallelConfig) -> None:

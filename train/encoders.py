@@ -13,8 +13,8 @@ from modules.encoders import ImageEncoder, TextEncoder, check_config
 from modules.schema import ConfigError
 from modules.settings import ImageEncoderSettings, TextEncoderSettings
 from train.conditioning import chance
+from train.frozen import held, loading_dtype
 from train.latents import check_part
-from train.networks import frozen
 from train.parallel.shards import is_sharded
 from train.pictures import pictures
 from train.rng import StepRng
@@ -54,7 +54,7 @@ class Encoders:
 
     def build(self, device: torch.device) -> None:
         self.encoders = {
-            name: frozen(KINDS[name](**vars(settings)).to(device, self.dtype))
+            name: held(self._load(name).to(loading_dtype(settings, self.dtype)), settings, device)
             for name, settings in self.settings.items()
             if not self.is_precomputed(name)
         }
@@ -140,5 +140,9 @@ class Encoders:
         """Write the encoders that the config made into the run's folder."""
         for name, settings in self.settings.items():
             if settings.config is not None:
-                encoder = self.encoders.get(name) or KINDS[name](**vars(settings))
+                is_whole = name in self.encoders and not settings.is_quantised
+                encoder = self.encoders[name] if is_whole else self._load(name)
                 encoder.save(folder / name)
+
+    def _load(self, name: str) -> Any:
+        return KINDS[name](**self.settings[name].keywords())

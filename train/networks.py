@@ -12,16 +12,17 @@ from modules.registry import check_keywords
 from modules.schema import ConfigError
 from modules.settings import NetworkSettings
 from modules.weights import load_network
+from train.frozen import held, loading_dtype, loading_place
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def check_networks(model: Any, learning: Sequence[str]) -> None:
-    """Raise ConfigError for networks that cannot be built, that do not learn and have no weights, or of
-    which `train` asks what the recipe does not do.
+def check_networks(model: Any, learning: Sequence[str], passing: str | None = None) -> None:
+    """Raise ConfigError for networks that cannot be built, that do not learn and have no weights, or that are
+    to be trained or held as this recipe cannot.
 
     model: a recipe's dataclass of `NetworkSettings`, one field per network, None where an optional one is
-    absent. learning: names of those that learn.
+    absent. learning: names of those that learn. passing: the one that gradients pass through anyway.
     """
     for name, settings in vars(model).items():
         if not isinstance(settings, NetworkSettings):
@@ -36,6 +37,16 @@ def check_networks(model: Any, learning: Sequence[str]) -> None:
                 f"model.{name}.train: found {str(settings.train).lower()}, but in this recipe the network"
                 f" {'learns' if name in learning else 'does not learn'}; leave it out"
             )
+        if name in learning and settings.frozen_weights is not None:
+            raise ConfigError(
+                f"model.{name}.frozen_weights: found {settings.frozen_weights}, but in this recipe the"
+                " network learns (optim.weights says how); leave it out"
+            )
+        if settings.offload and name in (*learning, passing):
+            raise ConfigError(
+                f"model.{name}.offload: found true, but gradients pass through this network, which then has"
+                " to stay where they are; leave it out"
+            )
         _check_keywords(name, settings)
 
 
@@ -45,8 +56,9 @@ def learning_network(name: str, settings: NetworkSettings, device: torch.device)
 
 
 def frozen_network(name: str, settings: NetworkSettings, device: torch.device, dtype: torch.dtype) -> Any:
-    """A network in eval mode that never changes, in number format dtype."""
-    return frozen(_make(name, settings, device, dtype))
+    """A network in eval mode that never changes, held as its settings say; else in number format dtype."""
+    place, dtype = loading_place(settings, device), loading_dtype(settings, dtype)
+    return held(_make(name, settings, place, dtype), settings, device)
 
 
 def diffusion_network(

@@ -31,7 +31,7 @@ class Networks:
     def _load(self, name: str) -> Any:
         settings, dtype = self.settings.networks[name], DTYPES[self.settings.run.precision]
         if name in ENCODERS:
-            network = ENCODERS[name](**vars(settings)).to(self.device, dtype)
+            network = ENCODERS[name](**settings.keywords()).to(self.device, dtype)
         else:
             network = load_network(
                 settings.weights, name, device=self.device, dtype=dtype, changes=settings.config

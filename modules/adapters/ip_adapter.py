@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.adapters.image_projections import ImageProjection, build_projection
-from modules.blocks import Attention, AttnBlock
+from modules.attention import Attention
+from modules.blocks import AttnBlock
 from modules.network import Network, check_shape, keeps_config, reset_all
 
 POOLED = {"name": "pooled", "num_tokens": 4}
@@ -75,7 +76,8 @@ class IPAdapter(Network):
         self._check_fits(network)
         with_values = self.image_proj.start_at_zero()
         for block, attention in zip(attention_blocks(network), self._attentions, strict=True):
-            mapper, texts = block.kv_mapper.get_parameter("1.weight").float(), attention_of(block)
+            projection: Any = block.kv_mapper[1]  # may be in few bits, its weight then no parameter
+            mapper, texts = projection.weight.float(), attention_of(block)
             check_shape("ip_adapter: mapper of the text's tokens", mapper, None, self.config["c_tokens"])
             attention.to_k_ip.weight.copy_(texts.to_k.weight.float() @ mapper)
             if with_values:

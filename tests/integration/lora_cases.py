@@ -53,7 +53,8 @@ Settings = Callable[..., dict[str, Any]]
 def lora_settings(folder: Path, shards: Path) -> Settings:
     """A function that makes the settings of a run in `folder`.
 
-    Its `recipe` changes the recipe's settings, other keywords change those of their groups.
+    Its `recipe` changes the recipe's settings, `model` those of networks by name, other keywords change
+    those of their groups.
     Writes what all runs read into `folder` first: the bases' weights and the pictures of `shards`.
     """
     write_bases(folder)
@@ -82,6 +83,9 @@ def lora_settings(folder: Path, shards: Path) -> Settings:
             "num_workers": 0,
             "split": "samples",
         }
+        model = {**case["model"], base: {"weights": str(folder / f"{base}.safetensors")}}
+        for name, entry in changes.pop("model", {}).items():
+            model[name] = {**model[name], **entry}
         return {
             "name": "test",
             "run": {**run_settings, **changes.pop("run", {})},
@@ -91,7 +95,7 @@ def lora_settings(folder: Path, shards: Path) -> Settings:
                 "base": {"name": base, "sampling": SAMPLING, **case["base"]},
                 **(recipe or {}),
             },
-            "model": {**case["model"], base: {"weights": str(folder / f"{base}.safetensors")}},
+            "model": model,
             "gdf": GDF,
             "optim": {"lr": 1e-2},
             **changes,

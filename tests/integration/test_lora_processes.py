@@ -22,7 +22,7 @@ DISTRIBUTED: dict[str, dict[str, Any]] = {
     "bf16": {"recipe": {"dropout": 0.0}, "run": {"precision": "bf16"}},
     "dora": {"recipe": {"dropout": 0.0, "dora": True}},
     "stage_b": {"base": "stage_b", "recipe": {"tokens": TOKENS, "dropout": 0.0}},
-    "four_bits": {"recipe": {"dropout": 0.0, "base_weights": "nf4"}},
+    "four_bits": {"recipe": {"dropout": 0.0}, "model": {"stage_c": {"frozen_weights": "nf4"}}},
 }
 
 
@@ -48,7 +48,7 @@ def together(settings: Settings, folder: Path, shards: Path) -> None:
             parallel = {"mode": "ddp" if mode == "one" else mode, "shard_frozen": mode == "fsdp"}
             parallel |= case.get("parallel", {})
             data = {"batch_size": 4 if mode == "one" else 2}
-            others = {key: case[key] for key in ("base", "run") if key in case}
+            others = {key: case[key] for key in ("base", "run", "model") if key in case}
             plain = settings(f"{name}_{mode}", recipe=recipe, parallel=parallel, data=data, **others)
             if mode == "one":
                 run(config_from_plain(plain))

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 import modules
+from modules.adapters.eight_bit import EightBitLinear
 from modules.adapters.four_bit import FourBitLinear
 from modules.adapters.lora import LoRA
 from modules.adapters.tokens import TrainedTokens
-from modules.blocks import Attention
+from modules.attention import Attention
 from modules.conditions import stage_c_inputs
 from modules.encoders import TextEncoder
 from modules.weights import load_network, read_header, read_tensors
@@ -126,9 +127,12 @@ def test_regularisation_beside_the_short_batches_of_exact_epochs(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_base_in_four_bits_trains(precision: str, settings: Settings, folder: Path) -> None:
+@pytest.mark.parametrize(("chosen", "kind"), [("nf4", FourBitLinear), ("int8", EightBitLinear)])
+def test_a_base_in_few_bits_trains(
+    chosen: str, kind: type, precision: str, settings: Settings, folder: Path
+) -> None:
     pytest.importorskip("bitsandbytes")
-    name = f"nf4_{precision}"
+    name = f"{chosen}_{precision}"
     changes = {
         "num_steps": 30,
         "precision": precision,
@@ -136,9 +140,11 @@ def test_a_base_in_four_bits_trains(precision: str, settings: Settings, folder: 
         "sample_every": 0,
         "save_every": 30,
     }
-    recipe = trained(settings(name, recipe={"base_weights": "nf4", "tokens": TOKENS}, run=changes))
+    model = {"stage_c": {"frozen_weights": chosen}, "text_encoder": {"frozen_weights": chosen}}
+    recipe = trained(settings(name, recipe={"tokens": TOKENS}, run=changes, model=model))
     layers = list(recipe.base.network.modules())
-    assert any(isinstance(layer, FourBitLinear) for layer in layers)
+    assert any(isinstance(layer, kind) for layer in layers)
+    assert any(isinstance(layer, kind) for layer in recipe.base.encoders.encoders["text_encoder"].modules())
     assert not any(type(layer) is torch.nn.Linear for layer in layers)
     losses = [float(row["loss_unweighted"]) for row in rows(folder / name)]
     assert sum(losses[-10:]) < 0.95 * sum(losses[:10])
@@ -149,9 +155,8 @@ def test_the_base_has_the_number_format_that_is_chosen(
     chosen: str, dtype: torch.dtype, settings: Settings
 ) -> None:
     precision = "fp32" if chosen == "bf16" else "bf16"
-    recipe = trained(
-        settings(f"base_{chosen}", recipe={"base_weights": chosen}, run={"precision": precision})
-    )
+    changes = {"run": {"precision": precision}, "model": {"stage_c": {"frozen_weights": chosen}}}
+    recipe = trained(settings(f"base_{chosen}", **changes))
     assert {parameter.dtype for parameter in recipe.lora.parameters()} == {torch.float32}
     frozen = [p for p in recipe.base.network.parameters() if not p.requires_grad]
     assert {parameter.dtype for parameter in frozen} == {dtype}
@@ -164,7 +169,6 @@ def test_the_base_has_the_number_format_that_is_chosen(
         ({"layers": {"*": -1}}, "expected a rank of at least 0"),
         ({"tokens": {"[mine]": None}}, "is not one token .* give a pattern"),
         ({"dora": "rows"}, "recipe.dora: expected"),
-        ({"base_weights": "int8"}, "recipe.base_weights: found .int8.; expected one of: .*nf4"),
         ({"regularisation": {"shards": "nowhere"}}, "nowhere"),
         ({"base": {"name": "previewer"}}, "recipe.base.name: found 'previewer'"),
         ({"base": {"name": "stage_c", "image_keep": 0}}, "recipe.base.image_keep: .*'image_kept'"),

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from dataset_tools.batches import Batch
@@ -44,8 +43,6 @@ class DiffusionRecipe(Recipe, Protocol):
 
     network_name: str
     """By which the network is stored: stage_b or stage_c."""
-    frozen_dtype: torch.dtype
-    """Number format of the network where it does not learn; what wraps the recipe may choose another."""
     learning: tuple[str, ...]
     """Names of the networks that learn."""
     objective: DiffusionObjective

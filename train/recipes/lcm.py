@@ -1,7 +1,7 @@
 """LCM: a copy of a diffusion network learns to draw in a few steps, unguided, what it drew in many."""
 
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 import gdf
 from dataset_tools.batches import Batch
 from modules.schema import ConfigError, bounded, from_plain
+from modules.settings import NetworkSettings
 from train.config import Config
 from train.consistency import Distillation
-from train.networks import frozen, network_dtype
+from train.frozen import held, loading_dtype
+from train.networks import network_dtype
 from train.recipe import Metrics
 from train.recipes.wrapper import Wrapper
 from train.rng import StepRng
@@ -43,6 +45,7 @@ class LCMRecipe(Wrapper):
 
     def __init__(self, config: Config) -> None:
         self.settings = settings = from_plain(LCMSettings, config.recipe, "recipe")
+        config, self.teacher_settings = without_format(config)
         super().__init__(config, learns=True)
         self._check()
         self.dtype = network_dtype(config.run.precision)
@@ -69,12 +72,14 @@ class LCMRecipe(Wrapper):
 
     def build(self, device: torch.device) -> None:
         super().build(device)
+        dtype = loading_dtype(self.teacher_settings, self.dtype)
         # Copied tensor by tensor in its own number format: a whole second copy in fp32 would take as much
         # memory as the student.
         copies: dict[int, Any] = {
-            id(p): nn.Parameter(p.detach().to(self.dtype, copy=True)) for p in self.base.network.parameters()
+            id(p): nn.Parameter(p.detach().to(dtype, copy=True)) for p in self.base.network.parameters()
         }
-        self.teacher = frozen(deepcopy(self.base.network, copies).to(self.dtype))
+        teacher = deepcopy(self.base.network, copies).to(dtype)
+        self.teacher = held(teacher, self.teacher_settings, device)
 
     def prepared(self) -> list[nn.Module]:
         return [*super().prepared(), self.teacher]
@@ -93,3 +98,14 @@ class LCMRecipe(Wrapper):
 
     def after_step(self, step: int) -> None:
         """The base's statistics are of losses that are not taken here."""
+
+
+def without_format(config: Config) -> tuple[Config, NetworkSettings]:
+    """The settings without `frozen_weights` of the network to distil: they are its frozen teacher's."""
+    name = str(config.recipe.get("base", {}).get("name"))
+    if name not in config.model:
+        return config, NetworkSettings()
+    entry = dict(config.model[name])
+    own = {key: entry.pop(key) for key in ("frozen_weights",) if key in entry}
+    teacher = from_plain(NetworkSettings, own, f"model.{name}")
+    return replace(config, model={**config.model, name: entry}), teacher

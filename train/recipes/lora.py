@@ -11,7 +11,6 @@ from dataset_tools.batches import Batch
 from dataset_tools.latents import Latents, alike
 from dataset_tools.stream import Stream
 from modules.adapters.lora import LoRA
-from modules.adapters.quantised import quantise
 from modules.adapters.tokens import TrainedTokens
 from modules.processes import place
 from modules.schema import ConfigError, bounded, from_plain
@@ -21,8 +20,6 @@ from train.parallel.ranks import gather
 from train.recipe import Metrics
 from train.recipes.wrapper import Wrapper
 from train.rng import StepRng
-
-NUMBER_FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "nf4": torch.bfloat16}
 
 
 @dataclass
@@ -42,7 +39,7 @@ class LoRASettings:
 
     alpha: the change is scaled by alpha / rank (null: by 1). dora: magnitudes of whole "output" rows or
     "input" columns learn too. tokens: text -> pattern of the words whose mean a new one begins with; null for
-    a word that is known. base_weights: number format of the frozen network; null as run.precision says.
+    a word that is known.
     """
 
     name: str
@@ -52,7 +49,6 @@ class LoRASettings:
     dropout: float = bounded(0.0, 0.0, 1.0)
     dora: bool | Literal["output", "input"] = False
     tokens: dict[str, str | None] = field(default_factory=dict)
-    base_weights: Literal["fp32", "bf16", "nf4"] | None = None
     regularisation: Regularisation | None = None
 
 
@@ -63,8 +59,11 @@ class LoRARecipe(Wrapper):
         self.settings = settings = from_plain(LoRASettings, config.recipe, "recipe")
         super().__init__(config)
         self.config = config
-        if settings.base_weights is not None:
-            self.base.frozen_dtype = NUMBER_FORMATS[settings.base_weights]
+        if settings.tokens and self.base.encoders.settings["text_encoder"].offload:
+            raise ConfigError(
+                "model.text_encoder.offload: found true, but gradients pass through the text encoder to"
+                " recipe.tokens; leave it out"
+            )
         self.base.encoders.passes_gradients = bool(settings.tokens)
         self.regular: Stream | None = None
         self.latents: Latents | None = None
@@ -77,8 +76,6 @@ class LoRARecipe(Wrapper):
     def build(self, device: torch.device) -> None:
         super().build(device)
         settings, network = self.settings, self.base.network
-        if settings.base_weights == "nf4":
-            quantise(network)
         self.lora = LoRA.create(
             network, settings.layers, alpha=settings.alpha, dropout=settings.dropout, dora=settings.dora
         )

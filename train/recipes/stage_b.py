@@ -49,9 +49,8 @@ class StageBRecipe:
         compressor_learns = self.model.semantic_compressor.train is not False
         names = ("stage_b", "semantic_compressor") if compressor_learns else ("stage_b",)
         self.learning: tuple[str, ...] = names if learns else ()
-        check_networks(self.model, self.learning)
+        check_networks(self.model, self.learning, passing=self.network_name)
         self.dtype = network_dtype(config.run.precision)
-        self.frozen_dtype = self.dtype
         self.encoders = Encoders(self.model.text_encoder, None, self.dtype)
         self.latents: Latents | None = None
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
@@ -78,7 +77,7 @@ class StageBRecipe:
         self.stage_a: StageA = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
         self.encoders.build(device)
         self.stage_b: StageB = diffusion_network(
-            "stage_b", self.model.stage_b, device, self.frozen_dtype, learns=bool(self.learning)
+            "stage_b", self.model.stage_b, device, self.dtype, learns=bool(self.learning)
         )
         self.semantic_compressor = self._build_compressor(device)
         self.player = nn.ModuleDict(self.networks())

@@ -42,10 +42,9 @@ class StageCRecipe:
         self.settings = from_plain(StageCSettings, config.recipe, "recipe")
         self.model = from_plain(StageCModel, config.model, "model")
         self.learning: tuple[str, ...] = (self.network_name,) if learns else ()
-        check_networks(self.model, self.learning)
+        check_networks(self.model, self.learning, passing=self.network_name)
         self.image_size_px = config.data.image_size_px
         self.dtype = network_dtype(config.run.precision)
-        self.frozen_dtype = self.dtype
         self.encoders = Encoders(self.model.text_encoder, self.model.image_encoder, self.dtype)
         self.latents: Latents | None = None
         self.viewer = LatentViewer(self.model.previewer, self.model.stage_b, self.model.stage_a, self.dtype)
@@ -65,7 +64,7 @@ class StageCRecipe:
                 "semantic_compressor", self.model.semantic_compressor, device, self.dtype
             )
         self.stage_c: StageC = diffusion_network(
-            "stage_c", self.model.stage_c, device, self.frozen_dtype, learns=bool(self.learning)
+            "stage_c", self.model.stage_c, device, self.dtype, learns=bool(self.learning)
         )
         self.encoders.build(device)
         self.viewer.build(device)
