@@ -49,7 +49,7 @@ def small_models() -> Size:
     width = BIG_G["hidden_size"] // 4
     text = {"hidden_size": width, "intermediate_size": 4 * width, "projection_dim": width}
     text |= {"num_hidden_layers": 8, "num_attention_heads": 5}
-    told = {"c_clip_text": width, "c_clip_text_pooled": width}
+    told: Any = {"c_clip_text": width, "c_clip_text_pooled": width}
     return Size(
         quarter_width(released("stage_c", "1b", **told)),
         quarter_width(released("stage_b", "700m", c_clip=width)),
@@ -214,5 +214,7 @@ def show_stage_a_to_diffusers() -> None:
     import diffusers
     from diffusers.pipelines.deprecated import wuerstchen
 
-    diffusers.PaellaVQModel = wuerstchen.PaellaVQModel
-    diffusers.pipelines.wuerstchen = wuerstchen
+    package: Any = diffusers
+
+    package.PaellaVQModel = wuerstchen.PaellaVQModel
+    package.pipelines.wuerstchen = wuerstchen

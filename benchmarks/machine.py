@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "peft", "webdataset", "pillow")
-PACKAGES += ("bitsandbytes", "numpy", "accelerate")
+PACKAGES = (
+    *("torch", "torchvision", "diffusers", "transformers", "peft", "webdataset", "pillow", "bitsandbytes"),
+    *("numpy", "accelerate", "opencv-python-headless", "simplejpeg"),
+)
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
 # Stage C's channel mixing of 1 B at two pictures of 24 x 24 latents; on a GPU large enough to fill it.
 CPU_PRODUCT, GPU_PRODUCT, SMALL_PRODUCT = (1152, 1536, 6144), (8192, 8192, 8192), (64, 64, 64)

@@ -74,12 +74,12 @@ def compiled_by_blocks(network: nn.Module) -> Any:
 
 def peer_of(stage: str, network: nn.Module) -> nn.Module:
     """diffusers' network with the weights of ours: on the same memory, so that both fit beside each other."""
-    from diffusers import StableCascadeUNet
+    import diffusers
 
     config = layout.config_to_theirs(stage, network.config)  # type: ignore[arg-type]
     keywords = {key: value for key, value in config.items() if not key.startswith("_")}
     with torch.device("meta"):
-        theirs = StableCascadeUNet(**keywords)
+        theirs: nn.Module = diffusers.StableCascadeUNet(**keywords)  # type: ignore[attr-defined]
     state = layout.to_theirs(stage, lazy_state(network.state_dict()))
     theirs.load_state_dict({name: tensor.read() for name, tensor in state.items()}, strict=True, assign=True)
     return theirs.train(network.training)

@@ -37,7 +37,7 @@ VAE: dict[str, Any] = {
     "scaling_factor": 0.13025,
 }
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-SMALL_UNET = {
+SMALL_UNET: dict[str, Any] = {
     "block_out_channels": (32, 64, 64),
     "transformer_layers_per_block": 1,
     "cross_attention_dim": 32,
@@ -58,10 +58,11 @@ class SDXL:
         )
 
         self.px, self.steps = (64, 2) if small else (1024, STEPS)
-        self.width = SMALL_UNET["cross_attention_dim"] if small else UNET["cross_attention_dim"]
-        unet = fresh(UNet2DConditionModel, {**UNET, **(SMALL_UNET if small else {})}, place)
+        config = {**UNET, **(SMALL_UNET if small else {})}
+        self.width: int = config["cross_attention_dim"]
+        unet = fresh(UNet2DConditionModel, config, place)
         vae = fresh(AutoencoderKL, {**VAE, **(SMALL_VAE if small else {})}, place)
-        self.pipeline = StableDiffusionXLPipeline(
+        self.pipeline: Any = StableDiffusionXLPipeline(
             vae=vae,
             text_encoder=None,
             text_encoder_2=None,

@@ -75,7 +75,7 @@ def table_lines(row: Mapping[str, Any], judged: bool = True) -> list[str]:
     found = row["found"]
     ours, peer = (fastest(found["timings"], side) for side in ("ours", "peer"))
     floor = seconds(found["facts"]["floor_s"]) if "floor_s" in found["facts"] else ""
-    lines = []
+    lines: list[str] = []
     for figure, value in found["figures"].items():
         first = [row["what"], row["peer"], ours, peer, floor] if not lines else [""] * 5
         shown = f"{figure.replace('_', ' ')} **{number(value)}**"

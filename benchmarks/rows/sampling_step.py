@@ -93,7 +93,7 @@ def their_steps(network: Any, inputs: Inputs, shape: tuple[int, ...], guidance: 
     """The same with diffusers' scheduler, in its pipelines' order of things."""
     from diffusers import DDPMWuerstchenScheduler
 
-    scheduler = DDPMWuerstchenScheduler()
+    scheduler: Any = DDPMWuerstchenScheduler()
     place = next(iter(inputs.values())).device
     scheduler.set_timesteps(MANY_STEPS, device=place)
     rng = torch.Generator(place).manual_seed(0)
