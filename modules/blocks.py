@@ -2,6 +2,9 @@
 
 Every block is called as `block(x, cond)` with x [B, C, H, W]. Channel mixing runs on [B, H, W, C]; with
 channels-last tensors the permutations around it are views, not copies.
+
+Where the network computes in fp16, what its blocks add to (the stream) is float32: it grows with all that
+they ever added. Only normalised copies of it are in fp16; blocks know by `Conditions.timestep`, which is.
 """
 
 import math
@@ -12,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.attention import Attention, KeysValues
-from modules.mixing import channel_mixer, channels_last_norm
+from modules.mixing import ChannelMixer, channels_last_norm, narrowed, on_stream
 
 
 class Conditions(NamedTuple):
@@ -65,7 +68,7 @@ class ResBlock(Block):
         super().__init__()
         self.c_skip = c_skip
         self.depthwise = nn.Conv2d(c, c, kernel_size, padding=kernel_size // 2, groups=c)
-        self.channelwise = channel_mixer(c + c_skip, c, dropout)
+        self.channelwise = ChannelMixer(c + c_skip, c, dropout)
 
     @torch.no_grad()
     def quieten(self, scale: float) -> None:
@@ -74,10 +77,11 @@ class ResBlock(Block):
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         if cond.control is not None:
             x = x + resize(cond.control, *x.shape[-2:]).to(x.dtype)
-        mixed = channels_last_norm(self.depthwise(x))  # [B, H, W, C]
+        mixed = channels_last_norm(on_stream(self.depthwise, x))  # [B, H, W, C]
         if self.c_skip and cond.skip is not None:
             mixed = torch.cat((mixed, cond.skip.permute(0, 2, 3, 1)), dim=-1)  # [B, H, W, C + c_skip]
-        return x + self.channelwise(mixed).permute(0, 3, 1, 2)
+            return x + on_stream(self.channelwise, mixed).permute(0, 3, 1, 2)
+        return x + self.channelwise(narrowed(mixed, cond.timestep.dtype)).permute(0, 3, 1, 2)
 
 
 class FeedForwardBlock(Block):
@@ -85,14 +89,15 @@ class FeedForwardBlock(Block):
 
     def __init__(self, c: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.channelwise = channel_mixer(c, c, dropout)
+        self.channelwise = ChannelMixer(c, c, dropout)
 
     @torch.no_grad()
     def quieten(self, scale: float) -> None:
         self.channelwise.get_parameter("4.weight").mul_(scale)
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
-        return x + self.channelwise(channels_last_norm(x)).permute(0, 3, 1, 2)
+        mixed = narrowed(channels_last_norm(x), cond.timestep.dtype)  # [B, H, W, C]
+        return x + self.channelwise(mixed).permute(0, 3, 1, 2)
 
 
 class TimestepBlock(Block):
@@ -111,7 +116,7 @@ class TimestepBlock(Block):
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         parts = cond.timestep.chunk(len(self.names), dim=1)
         mapped = [getattr(self, name)(part) for name, part in zip(self.names, parts, strict=True)]
-        scale, shift = sum(mapped)[:, :, None, None].chunk(2, dim=1)  # [B, C, 1, 1]
+        scale, shift = sum(mapped).to(x.dtype)[:, :, None, None].chunk(2, dim=1)  # [B, C, 1, 1]
         return torch.addcmul(shift, x, 1 + scale)
 
 
@@ -130,7 +135,7 @@ class AttnBlock(Block):
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         height, width = x.shape[-2:]
-        pixels = channels_last_norm(x).flatten(1, 2)  # [B, HW, C]
+        pixels = narrowed(channels_last_norm(x), cond.timestep.dtype).flatten(1, 2)  # [B, HW, C]
         seen = pixels if self.self_attn else None
         if cond.projected is None:
             tokens = self.kv_mapper(cond.tokens)  # [B, N, C]

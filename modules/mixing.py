@@ -5,8 +5,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 SMALLEST_ENERGY = 1e-6  # keeps the gradient of the root finite at zero
+HALF_SCALE = 256.0  # down which fp16 goes where it would overflow; a power of two rounds nothing
 
 
 def channels_last_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
@@ -37,10 +39,14 @@ class GlobalResponseNorm(nn.Module):
         nn.init.zeros_(self.gamma)
         nn.init.zeros_(self.beta)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, down: float = 1.0) -> Tensor:
+        """x: [B, H, W, C]. down: what the result, of the same shape and number format, is divided by."""
         energy = channel_energy(x)
         contrast = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
-        return torch.addcmul(self.beta.to(x.dtype), x, (1 + self.gamma * contrast).to(x.dtype))
+        scale, shift = 1 + self.gamma * contrast, self.beta
+        if down != 1:
+            scale, shift = scale / down, shift / down
+        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
 
 
 class _ChannelEnergy(torch.autograd.Function):
@@ -89,8 +95,54 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def channel_mixer(c_in: int, c_out: int, dropout: float) -> nn.Sequential:
-    """Two linear layers, four times wider in between, on [B, H, W, C]."""
-    c_wide = 4 * c_out
-    layers = (nn.Linear(c_in, c_wide), nn.GELU(), GlobalResponseNorm(c_wide), nn.Dropout(dropout))
-    return nn.Sequential(*layers, nn.Linear(c_wide, c_out))
+class ChannelMixer(nn.Sequential):
+    """Two linear layers, four times wider in between, on [B, H, W, C].
+
+    In fp16 the result is float32. Its input there comes from a layer norm, so that the first layer gives no
+    more than a row of weights is long, times the root of the channels. What outgrows fp16 is the contrast
+    between channels, which the norm in between adds, and the second layer's result: both are computed on a
+    smaller scale.
+    """
+
+    def __init__(self, c_in: int, c_out: int, dropout: float) -> None:
+        wide = 4 * c_out
+        norm, drop = GlobalResponseNorm(wide), nn.Dropout(dropout)
+        super().__init__(nn.Linear(c_in, wide), nn.GELU(), norm, drop, nn.Linear(wide, c_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float16:
+            return super().forward(x)
+        expand, activate, norm, drop, reduce = self
+        y = drop(norm(activate(expand(x)), down=HALF_SCALE))
+        # Through the layer itself, that adapters beside it count.
+        y = functional_call(reduce, {"bias": reduce.bias / HALF_SCALE}, (y,))
+        return y.float() * HALF_SCALE
+
+
+class BehindNorm(nn.Sequential):
+    """A norm over channels, and layers that compute with what it gives in their own number format."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, *layers = self
+        x = narrowed(norm(x), next(self.parameters()).dtype)
+        for layer in layers:
+            x = layer(x)
+        return x
+
+
+def stream(x: Tensor) -> Tensor:
+    """What blocks add to: in float32 in the place of fp16, for it grows beyond fp16's numbers."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Normalised features of the stream in fp16, where the network computes in it."""
+    return x.to(dtype) if dtype == torch.float16 else x
+
+
+def on_stream(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer's result for the stream itself, which is not normalised: in float32 in the place of fp16."""
+    weights = dict(layer.named_parameters()) if x.dtype == torch.float32 else {}
+    if not any(weight.dtype == torch.float16 for weight in weights.values()):
+        return layer(x)
+    return functional_call(layer, {name: weight.float() for name, weight in weights.items()}, (x,))

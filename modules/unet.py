@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from modules.attention import KeysValues
 from modules.blocks import Block, Conditions, resize, timestep_embedding
 from modules.levels import ConditionSizes, Level
-from modules.mixing import LayerNorm2d
+from modules.mixing import BehindNorm, LayerNorm2d, on_stream, stream
 from modules.network import Network, check_shape, reset_all
 
 
@@ -57,7 +57,7 @@ class UNet(Network):
         self.embedding = nn.Sequential(
             nn.PixelUnshuffle(p), nn.Conv2d(self.c_in * p * p, c, 1), LayerNorm2d(c)
         )
-        self.clf = nn.Sequential(LayerNorm2d(c), nn.Conv2d(c, c_out * p * p, 1), nn.PixelShuffle(p))
+        self.clf = BehindNorm(LayerNorm2d(c), nn.Conv2d(c, c_out * p * p, 1), nn.PixelShuffle(p))
 
     def _build_down(self, levels: Sequence[Level], scalers: Sequence[nn.Module]) -> None:
         self.down_blocks = nn.ModuleList(level.blocks(level.down_blocks, 0, self.sizes) for level in levels)
@@ -179,13 +179,13 @@ class UNet(Network):
         skips: list[Tensor] = []
         for level, scale in enumerate(self.down_downscalers):
             blocks, mappers = self.down_blocks[level], self.down_repeat_mappers[level]
-            x = run_level(scale(x), blocks, mappers, cond, control, known)
+            x = run_level(stream(scale(x)), blocks, mappers, cond, control, known)
             skips.append(x)
         for level, scale in enumerate(self.up_upscalers):
             skip = skips.pop()  # at the deepest level, where the first block takes none, x itself
             x, with_skip = resize(x, *skip.shape[-2:]), cond._replace(skip=skip)
             blocks, mappers = self.up_blocks[level], self.up_repeat_mappers[level]
-            x = scale(run_level(x, blocks, mappers, with_skip, control, known))
+            x = stream(scale(run_level(x, blocks, mappers, with_skip, control, known)))
         return x
 
     def head(self, x: Tensor, like: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ class UNet(Network):
 
 def scale_between(levels: Sequence[Level], scalers: Sequence[nn.Module]) -> list[nn.Module]:
     """Each scaler behind a norm of the level that it leaves."""
-    return [nn.Sequential(LayerNorm2d(a.c), scaler) for a, scaler in zip(levels, scalers, strict=False)]
+    return [BehindNorm(LayerNorm2d(a.c), scaler) for a, scaler in zip(levels, scalers, strict=False)]
 
 
 def run_level(
@@ -209,7 +209,7 @@ def run_level(
     """Run a level's blocks, and again after each of its repeat mappers. projected: as in `Prepared`."""
     for mapper in (None, *repeat_mappers.children()):
         if mapper is not None:
-            x = mapper(x)
+            x = on_stream(mapper, x)
         for block in blocks.children():
             control = next(controls, None) if block.takes_control else None
             x = block(x, cond._replace(control=control, projected=projected.get(block)))
