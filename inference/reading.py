@@ -108,8 +108,10 @@ class Keeping:
         """Read a network's weights and quantise them, block by block: the whole is never there in full."""
         kept_on = self.device if self.offload == "none" else torch.device("cpu")
         left = dict(state)
-        prefixes = {module: name + "." for name, module in network.named_modules()}
-        for part in (*network.shard_units(), network):  # type: ignore[operator]
+        parts = network.shard_units()  # type: ignore[operator]
+        # Of the blocks alone: whoever remembers the layers keeps the weights of those that are replaced.
+        prefixes = {module: name + "." for name, module in network.named_modules() if module in parts}
+        for part in (*parts, network):
             names = [name for name in left if part is network or name.startswith(prefixes[part])]
             tensors = {name: left.pop(name).read() for name in names}
             network.load_state_dict(tensors, strict=False, assign=True)
