@@ -18,7 +18,10 @@ from train.rng import StepRng
 
 
 class LatentViewer:
-    """The previewer's pictures; without one those of Stage B and A; without these, false colours."""
+    """The previewer's pictures; without one those of Stage B and A; without these, false colours.
+
+    is_used: whether there are sheets to draw; if not, no network is loaded.
+    """
 
     def __init__(
         self,
@@ -26,19 +29,20 @@ class LatentViewer:
         stage_b: NetworkSettings | None,
         stage_a: NetworkSettings | None,
         dtype: torch.dtype,
+        is_used: bool,
     ) -> None:
         if (stage_a is None) != (stage_b is None):
             raise ConfigError(
                 "model: sample sheets are decoded by stage_a and stage_b together: name both or none"
             )
         self.settings = {"previewer": previewer} if previewer else {"stage_a": stage_a, "stage_b": stage_b}
-        self.dtype = dtype
+        self.dtype, self.is_used = dtype, is_used
 
     def build(self, device: torch.device) -> None:
         self.networks: dict[str, Any] = {
             name: frozen_network(name, settings, device, self.dtype)
             for name, settings in self.settings.items()
-            if settings is not None
+            if settings is not None and self.is_used
         }
         facts = _facts(self.settings.get("stage_b"))
         self.diffusion = gdf.build(facts["gdf"])

@@ -77,7 +77,7 @@ def plain(name: str, shards: Path, files: Mapping[str, str], **data: Any) -> dic
     if name.startswith("stage_b"):
         made["recipe"] |= {"random_scale": [1.0, 1.0], "noise": "pyramid"}
         made["model"]["semantic_compressor"]["train"] = False
-    run = {"dir": "unused", "seed": SEED}
+    run = {"dir": "unused", "seed": SEED, "sample_every": 1}
     return {"name": "test", "run": run, **made, "data": {**DATA, "shards": str(shards), **data}}
 
 

@@ -45,6 +45,13 @@ def test_nothing_that_was_precomputed_is_loaded_and_sheets_are_drawn(made: Made)
         assert all(row.shape[:2] == (4, 3) and row.isfinite().all() for row in rows.values())
 
 
+def test_without_sheets_nothing_that_only_draws_them_is_loaded(made: Made) -> None:
+    for name in NAMES:
+        plain = made.settings(name, made.latents(name))
+        recipe, _ = opened(config_from_plain({**plain, "run": {**plain["run"], "sample_every": 0}}))
+        assert not recipe.helpers()
+
+
 def test_random_encoders_are_exported_all_the_same(made: Made, tmp_path: Path) -> None:
     recipe, _ = opened(config_from_plain(made.settings("stage_c", made.latents("stage_c"))))
     recipe.export(tmp_path)

@@ -44,7 +44,9 @@ def test_stage_c_shows_latents_by_what_it_is_given(viewer: list[str]) -> None:
         "stage_a": RANDOM_A,
         "stage_b": {"config": STAGE_B, "allow_random": True},
     }
-    recipe = made(make_config("stage_c", model={name: networks[name] for name in viewer}))
+    model = {name: networks[name] for name in viewer}
+    assert not made(make_config("stage_c", model=model)).viewer.networks, "no sheets are asked for"
+    recipe = made(make_config("stage_c", model=model, run={"sample_every": 1}))
     sampled = recipe.sample(pictures(2), step_rng(0, 0, 0, 2))["sampled"]
     side = {"previewer": 8 * 8, "stage_a": 32}.get(viewer[0] if viewer else "", 8)
     assert sampled.shape == (2, 3, side, side)

@@ -51,6 +51,7 @@ class StageBRecipe:
         self.learning: tuple[str, ...] = names if learns else ()
         check_networks(self.model, self.learning, passing=self.network_name)
         self.dtype = network_dtype(config.run.precision)
+        self.draws = config.run.sample_every > 0  # sheets, for which alone latents are decoded
         self.encoders = Encoders(self.model.text_encoder, None, self.dtype)
         self.latents: Latents | None = None
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
@@ -74,7 +75,9 @@ class StageBRecipe:
         return (compressor, "stage_a", *self.encoders.use_latents(made))
 
     def build(self, device: torch.device) -> None:
-        self.stage_a: StageA = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
+        self.stage_a: StageA | None = None
+        if self.latents is None or self.draws:
+            self.stage_a = frozen_network("stage_a", self.model.stage_a, device, self.dtype)
         self.encoders.build(device)
         self.stage_b: StageB = diffusion_network(
             "stage_b", self.model.stage_b, device, self.dtype, learns=bool(self.learning)
@@ -97,7 +100,7 @@ class StageBRecipe:
         return list(self.networks().values())
 
     def helpers(self) -> list[nn.Module]:
-        helpers = [self.stage_a, *self.encoders.encoders.values()]
+        helpers = [*filter(None, [self.stage_a]), *self.encoders.encoders.values()]
         if self.semantic_compressor is not None and "semantic_compressor" not in self.learning:
             helpers.append(self.semantic_compressor)
         return helpers
@@ -152,6 +155,7 @@ class StageBRecipe:
             unconditional = self.unconditional(conditions) | extra.unconditional
             noise = self._noise(latents, rng)
             sheet = self.objective.sheet(self.stage_b, latents, conditions, unconditional, rng, noise)
+        assert self.stage_a is not None  # sheets are drawn only where they were asked for
         shown = sheet._asdict() if "images" in batch else {"latents": latents, **sheet._asdict()}
         rows = {label: self.stage_a.decode(row).float().clamp(0, 1) for label, row in shown.items()}
         return {"original": pictures(batch), **rows} if "images" in batch else rows
@@ -175,6 +179,7 @@ class StageBRecipe:
     def _encode(self, batch: Batch) -> Tensor:
         if self.latents is not None:
             return batch["stage_a_latents"].float()
+        assert self.stage_a is not None  # it is one or the other
         return self.stage_a.encode_unquantized(pictures(batch)).float()
 
     def _noise(self, latents: Tensor, rng: StepRng) -> Tensor | None:

@@ -47,7 +47,8 @@ class StageCRecipe:
         self.dtype = network_dtype(config.run.precision)
         self.encoders = Encoders(self.model.text_encoder, self.model.image_encoder, self.dtype)
         self.latents: Latents | None = None
-        self.viewer = LatentViewer(self.model.previewer, self.model.stage_b, self.model.stage_a, self.dtype)
+        networks = (self.model.previewer, self.model.stage_b, self.model.stage_a)
+        self.viewer = LatentViewer(*networks, self.dtype, is_used=config.run.sample_every > 0)
         self.objective = DiffusionObjective(config.gdf, self.settings.sampling)
         self.extra: ExtraConditions = no_extra
 

@@ -67,10 +67,10 @@ def test_gradients_are_the_same_and_products_are_repeated_as_chosen(precision: t
     recomputed, twice = gradients(True, precision)
     for own, other, expected in zip(selective, recomputed, plain, strict=True):
         assert torch.equal(own, expected) and torch.equal(other, expected)
-    for operation in (ADDMM, ATTENTION):
-        assert kept[operation] == once[operation] > 0, operation
+    assert kept[ADDMM] == once[ADDMM] > 0 and kept[ATTENTION] == once[ATTENTION]
     # Of a block's products the last need not be repeated: nothing in the backward pass asks for it.
     assert twice[ADDMM] > 1.4 * once[ADDMM] and twice[ATTENTION] == 2 * once[ATTENTION]
+    assert once[ATTENTION] > 0 or precision == torch.bfloat16  # which is taken apart on a CPU
     assert kept[DEPTHWISE] == 2 * once[DEPTHWISE] > 0
 
 
