@@ -23,6 +23,11 @@ DISTRIBUTED: dict[str, dict[str, Any]] = {
     "dora": {"recipe": {"dropout": 0.0, "dora": True}},
     "stage_b": {"base": "stage_b", "recipe": {"tokens": TOKENS, "dropout": 0.0}},
     "four_bits": {"recipe": {"dropout": 0.0}, "model": {"stage_c": {"frozen_weights": "nf4"}}},
+    "eight_bits": {
+        "recipe": {"dropout": 0.0},
+        "model": {"stage_c": {"frozen_weights": "int8"}},
+        "parallel": {"activation_checkpointing": "selective"},
+    },
 }
 
 
