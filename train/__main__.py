@@ -29,7 +29,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from modules.overrides import OPEN, check_arguments, take_targets, targets_checked, with_escaped_keys
+from modules.processes import place
 from modules.schema import ConfigError, nearest, one_line
+from train.budget.typed import typed_keys
 from train.checkpoints.folders import CheckpointError
 from train.config import config_from_plain
 from train.interrupts import stop_requests
@@ -99,7 +101,7 @@ def attempt(settings: DictConfig) -> int:
     try:
         with stop_requests() as stop:
             with mistakes():
-                config = config_from_plain(plain(settings))
+                config = config_from_plain(with_memory(plain(settings)))
                 world = join(config.run.device, config.parallel)
                 session = make_session(config, make_recipe(config), world)
             train(session, stop)
@@ -123,6 +125,21 @@ def plain(settings: DictConfig) -> dict[str, Any]:
         varied = re.sub(r"[^\w.=,-]", "_", HydraConfig.get().job.override_dirname.replace("+", ""))
         values["run"]["dir"] += f"/{varied}"
     return values
+
+
+def with_memory(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings with what `memory=…` chooses for them; says in a line what that is."""
+    if values.get("memory") is None:
+        return values
+    from train.budget.presets import fitted  # loads much that no other run needs
+
+    config_from_plain(values)  # mistakes first: counting takes a while
+    own = place()
+    overrides = HydraConfig.get().overrides.task
+    found = fitted(values, typed_keys(overrides, CONFIGS), own.size)
+    if own.rank == 0:
+        logging.info(found.line)
+    return found.plain
 
 
 def settable(argument: str) -> str:

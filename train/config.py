@@ -89,6 +89,17 @@ class ParallelConfig:
 
 
 @dataclass
+class MemoryConfig:
+    """How much memory a GPU has (10⁹ bytes), and what was chosen for it, which a resumed run keeps to."""
+
+    gb: float = bounded(80.0, least=0.1)
+    chosen: dict[str, Any] | None = None  # settings by dotted key
+    expected_gb: float | None = None  # at most at one time
+    text: str = ""  # what was chosen, in words
+    made_for: str = ""  # a checksum of the settings that it was chosen for
+
+
+@dataclass
 class WandbConfig:
     """Weights & Biases; offline runs are uploaded later with `wandb sync`."""
 
@@ -120,6 +131,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    memory: MemoryConfig | None = None  # what `train.budget.presets` has fitted the settings to
 
 
 def config_from_plain(plain: Mapping[str, Any]) -> Config:

@@ -32,16 +32,18 @@ def vgg16_features() -> nn.Sequential:
 class PerceptualDistance(nn.Module):
     """Mean squared difference of unit-length VGG16 features before each pooling.
 
-    weights: torchvision's VGG16 file (its `features.*` entries are used).
+    weights: torchvision's VGG16 file (its `features.*` entries are used); None: random ones, to be counted.
     linear_weights: LPIPS' own file of learned channel weights (`lin<level>.model.1.weight`); without it all
     channels count the same.
     Raises FileNotFoundError if a file is missing, ValueError if it holds something else.
     """
 
-    def __init__(self, weights: str | Path, linear_weights: str | Path | None = None) -> None:
+    def __init__(self, weights: str | Path | None, linear_weights: str | Path | None = None) -> None:
         super().__init__()
         self.features = vgg16_features()
-        _load(self.features, _read(weights, "the VGG16 weights", f"download {VGG16_SOURCE}"), weights)
+        if weights is not None:
+            advice = f"download {VGG16_SOURCE}"
+            _load(self.features, _read(weights, "the VGG16 weights", advice), weights)
         channels = [
             size for size, after in zip(VGG16_LAYERS, (*VGG16_LAYERS[1:], "M"), strict=True) if after == "M"
         ]

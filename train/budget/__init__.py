@@ -1,0 +1,1 @@
+"""What a training needs, counted without building it: parameters, memory, operations; and what fits."""
