@@ -1,8 +1,8 @@
 """Networks made ready for several processes: compiled, recomputed, sharded; in place."""
 
-import torch
 from torch import nn
 
+from modules.compiling import compile_blocks
 from train.config import ParallelConfig
 from train.parallel.batchnorm import synchronise_batchnorm
 from train.parallel.fsdp import share_out, share_out_frozen
@@ -20,12 +20,12 @@ def prepare(networks: list[nn.Module], config: ParallelConfig, world: World) -> 
     for network in networks:
         if world.size > 1:
             synchronise_batchnorm(network)
+        # Inside out: hooks of sharding stay out of compiled code, and recomputation, which the compiler
+        # leaves alone, repeats the compiled block.
+        if config.compile:
+            compile_blocks(network)
         units: list[nn.Module] = network.shard_units()  # type: ignore[operator]
         for unit in units:
-            # Inside out: hooks of sharding stay out of compiled code, and recomputation, which the
-            # compiler leaves alone, repeats the compiled block.
-            if config.compile:
-                unit.forward = torch.compile(unit.forward)  # type: ignore[method-assign]
             if config.activation_checkpointing:
                 selective = config.activation_checkpointing == "selective"
                 unit.forward = recomputed(unit, selective)  # type: ignore[method-assign]
