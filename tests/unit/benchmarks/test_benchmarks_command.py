@@ -18,6 +18,8 @@ TARGETED = {  # every figure that is to be reached, by row
     "stage_c_training_fp32": {"ratio"},
     "stage_c_training_bf16": {"ratio"},
     "text_to_picture_small": {"ratio"},
+    "data_plain": {"speed"},
+    "data_bare_decode": {"share_at_scale"},
     "stage_c_3_6b_training": {"speed", "matrix_share"},
     "stage_b_1_5b_training": {"speed"},
     "text_to_picture_batch_1": {"speed_documented", "speed_compiled", "speed_sdxl"},
