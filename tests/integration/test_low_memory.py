@@ -178,17 +178,19 @@ def test_two_processes_round_alike(plain_config: Any, tmp_path: Path) -> None:
     assert norms[0] == pytest.approx(norms[1], rel=2e-2)
 
 
-def test_several_players_are_updated_in_their_backward_passes(plain_config: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["stage_a", "stage_b", "stage_c"])
+def test_all_players_of_a_recipe_are_updated_in_backward_passes_that_recompute(
+    recipe: str, plain_config: Any, tmp_path: Path
+) -> None:
     for folder, optim in (("after", {}), ("within", FUSED)):
         own = {"dir": str(tmp_path / folder), "clip_norm": None, "num_steps": 3}
-        plain = plain_config(run=own, optim={"lr": 1e-3, **optim})
-        run(config_from_plain({**plain, **RECIPES["stage_a"]}))
-    for name in ("stage_a", "discriminator"):
-        after, within = (
-            read_tensors(tmp_path / folder / "weights" / f"{name}.safetensors")
-            for folder in ("after", "within")
-        )
-        assert all(torch.equal(after[key], within[key]) for key in after)
+        parallel = {"activation_checkpointing": folder == "within"}
+        plain = plain_config(run=own, optim={"lr": 1e-3, **optim}, parallel=parallel)
+        run(config_from_plain({**plain, **RECIPES[recipe]}))
+    after, within = (
+        saved_tensors(tmp_path / folder / "checkpoints" / "step_00000003") for folder in ("after", "within")
+    )
+    assert all(torch.equal(within[name], value) for name, value in after.items())
 
 
 @pytest.mark.parametrize("recipe", ["stage_a", "stage_b", "stage_c", "previewer"])
