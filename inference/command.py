@@ -35,6 +35,7 @@ def carry_out(config: Config) -> list[Path]:
         ema=config.ema,
         offload=config.offload,
         quantize=config.quantize,
+        compile=config.compile,
         tile_px=config.tile_px,
         **asdict(config.weights),
     )

@@ -42,9 +42,10 @@ class Config:
     weights: Weights = field(default_factory=Weights)
     ema: bool = True
     device: str = "auto"
-    dtype: Literal["fp32", "bf16"] | None = None
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
     offload: Offload = "none"
     quantize: Quantize = None
+    compile: bool = False
     tile_px: int | None = bounded(TILE_PX, LEAST_TILE_PX)
     output: str = "outputs/pictures"
     sheet: bool = False

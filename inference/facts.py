@@ -48,10 +48,11 @@ class Origin:
     batch: Place = field(default_factory=Place)
     quantize: dict[str, str] = field(default_factory=dict)
     tile_px: int | None = None
+    compile: bool = False
 
     def changed(self, now: "Origin") -> list[str]:
         """What of weights, pictures, versions, device or number format is no longer as it was here."""
-        keys = ("fingerprints", "pictures_sha256", "dtype", "quantize", "device", "versions")
+        keys = ("fingerprints", "pictures_sha256", "dtype", "quantize", "compile", "device", "versions")
         return [key for key in keys if getattr(self, key) != getattr(now, key)]
 
 
@@ -79,6 +80,7 @@ def origin_of(stages: Stages, batch: Sequence[Request], row: int) -> Origin:
         batch=Place(len(batch), row),
         quantize=dict(networks.keeping.quantize),
         tile_px=stages.tile_px,
+        compile=networks.keeping.compile,
     )
 
 

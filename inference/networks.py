@@ -25,15 +25,15 @@ from modules.weights import (
 )
 
 T = TypeVar("T", bound=nn.Module)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Networks:
     """The files of one cascade and what is loaded of them.
 
     run: a folder of runs, or one run. weights: single files that take the place of what run holds. ema: take
-    averaged weights where there are any. device: where networks compute. dtype: "fp32" or "bf16". offload,
-    quantize: as in `Keeping`; a format alone is that of Stage C and Stage B.
+    averaged weights where there are any. device: where networks compute. dtype: "fp32", "bf16" or "fp16".
+    offload, quantize, compile: as in `Keeping`; a format alone is that of Stage C and Stage B.
     """
 
     def __init__(
@@ -46,13 +46,14 @@ class Networks:
         dtype: str,
         offload: Offload = "none",
         quantize: Quantize = None,
+        compile: bool = False,
     ) -> None:
         one_of(dtype, DTYPES, "dtype")
         if run is not None and not Path(run).is_dir():
             raise FileNotFoundError(f"run: the folder {run} does not exist")
         self.run, self.weights, self.ema = run, weights, ema
         self.device, self.dtype_name = device, dtype
-        self.keeping = Keeping(device, DTYPES[dtype], offload, per_network(quantize))
+        self.keeping = Keeping(device, DTYPES[dtype], offload, per_network(quantize), compile)
         self._paths: dict[str, Path] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._fingerprints: dict[Path, str] = {}

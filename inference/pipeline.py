@@ -38,6 +38,7 @@ class Cascade:
         ema: bool = True,
         offload: Offload = "none",
         quantize: Quantize = None,
+        compile: bool = False,
         tile_px: int | None = TILE_PX,
         **weights: str | None,
     ) -> "Cascade":
@@ -45,17 +46,25 @@ class Cascade:
 
         run: a folder of runs, or one run. weights: single files by network (stage_a=…, stage_c=…), ours or
         the official ones; text_encoder=…, image_encoder=…: folders or hub names. device: "auto", "cpu",
-        "cuda", … dtype: "fp32" or "bf16"; None is fp32 on the CPU, else bf16. ema: take averaged weights
-        where there are any. offload: "stage" keeps weights on the device only while their network computes,
-        "block" those of Stage B and Stage C only while their block does. quantize: "nf4" or "int8" for Stage
-        C and Stage B, or one for each of "stage_c", "stage_b", "text_encoder". tile_px: Stage A decodes
-        pictures larger than that in tiles; None: whole. Raises ValueError, FileNotFoundError.
+        "cuda", … dtype: "fp32", "bf16" or "fp16"; None is fp32 on the CPU, else bf16. ema: take averaged
+        weights where there are any. offload: "stage" keeps weights on the device only while their network
+        computes, "block" those of Stage B and Stage C only while their block does. quantize: "nf4" or "int8"
+        for Stage C and Stage B, or one for each of "stage_c", "stage_b", "text_encoder". compile: the blocks
+        of Stage C and Stage B, which the first picture waits for. tile_px: Stage A decodes pictures larger
+        than that in tiles; None: whole. Raises ValueError, FileNotFoundError.
         """
         place = pick_device(device)
         dtype = dtype or ("fp32" if place.type == "cpu" else "bf16")
         source = Weights(**weights)
         networks = Networks(
-            run, source, ema=ema, device=place, dtype=dtype, offload=offload, quantize=quantize
+            run,
+            source,
+            ema=ema,
+            device=place,
+            dtype=dtype,
+            offload=offload,
+            quantize=quantize,
+            compile=compile,
         )
         return cls(networks, tile_px)
 

@@ -13,6 +13,7 @@ from inference.naming import naming
 from inference.offload import Offloaded
 from modules.adapters.four_bit import bitsandbytes
 from modules.adapters.quantised import Format, quantise
+from modules.compiling import compile_blocks
 from modules.encoders import ImageEncoder, TextEncoder, cached_folder
 from modules.schema import nearest
 from modules.unet import UNet
@@ -30,6 +31,7 @@ ENCODERS: dict[str, type[TextEncoder] | type[ImageEncoder]] = {
     "text_encoder": TextEncoder,
     "image_encoder": ImageEncoder,
 }
+IN_HALF = (*STAGES, *ENCODERS)  # what computes in fp16 without overflow
 State = Mapping[str, LazyTensor]
 
 
@@ -37,16 +39,19 @@ State = Mapping[str, LazyTensor]
 class Keeping:
     """How networks are kept.
 
-    device: where they compute. dtype: of their floating weights. offload: "none": on the device from their
+    device: where they compute. dtype: of their floating weights; fp16 only where that is safe, the others'
+    are in fp32 then. offload: "none": on the device from their
     first use on; "stage": there only while they are in use, in the CPU's memory otherwise (of a CPU: in their
     files); "block": the same, and of Stage B and Stage C only the block that computes. quantize: few bits for
-    the linear layers of these networks. ValueError for what does not exist or cannot be had here.
+    the linear layers of these networks. compile: the blocks of Stage C and Stage B; the first picture takes
+    minutes longer. ValueError for what does not exist or cannot be had here.
     """
 
     device: torch.device
     dtype: torch.dtype
     offload: Offload = "none"
     quantize: Mapping[str, Format] = field(default_factory=dict)
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.offload not in get_args(Offload):
@@ -67,9 +72,19 @@ class Keeping:
 
         Raises ValueError, FileNotFoundError.
         """
-        kind = self.quantize.get(name)
+        network, offloaded = self._read(name, source)
+        if self.compile and isinstance(network, UNet):
+            compile_blocks(network)
+        return network, offloaded
+
+    def number_format(self, name: str) -> torch.dtype:
+        """Of a network's floating weights."""
+        return torch.float32 if self.dtype == torch.float16 and name not in IN_HALF else self.dtype
+
+    def _read(self, name: str, source: str) -> tuple[nn.Module, Offloaded | None]:
+        kind, dtype = self.quantize.get(name), self.number_format(name)
         if self.offload == "none" and kind is None and name not in ENCODERS:
-            return frozen(load_network(source, name, device=self.device, dtype=self.dtype)), None
+            return frozen(load_network(source, name, device=self.device, dtype=dtype)), None
         network, state = self._built(name, source)
         if kind is not None:
             self._fill_quantised(network, state, kind)
@@ -82,17 +97,18 @@ class Keeping:
 
     def _built(self, name: str, source: str) -> tuple[nn.Module, State]:
         """A network, perhaps without weights, and how to read these."""
+        dtype = self.number_format(name)
         if name in ENCODERS:
-            encoder = frozen(ENCODERS[name](source=source, dtype=self.dtype))
+            encoder = frozen(ENCODERS[name](source=source, dtype=dtype))
             return encoder, self._of_file(encoder, name, source) or lazy_state(encoder.state_dict())
         file = find_weights(source, name)
         if file.suffix == IMAGENET:
-            network = frozen(load_network(file, name, dtype=self.dtype))
+            network = frozen(load_network(file, name, dtype=dtype))
             return network, lazy_state(network.state_dict())
         part = pick_part(file, name)
         network = frozen(skeleton(part))
         check_tensors(part.origin or name, network.state_dict(), part.state)
-        return network, {key: tensor.to(self.dtype) for key, tensor in part.state.items()}
+        return network, {key: tensor.to(dtype) for key, tensor in part.state.items()}
 
     def _of_file(self, encoder: nn.Module, name: str, source: str) -> State:
         """The weights of an encoder in its folder's file; {} where it has none, or calls them otherwise."""
@@ -101,7 +117,7 @@ class Keeping:
             state = open_source(find_weights(encoder_folder(folder, name) or folder, name)).state
             own = encoder.get_submodule("model").state_dict()
             if own.keys() <= state.keys():
-                return {f"model.{key}": state[key].to(self.dtype) for key in own}
+                return {f"model.{key}": state[key].to(self.number_format(name)) for key in own}
         return {}
 
     def _fill_quantised(self, network: nn.Module, state: State, kind: Format) -> None:
@@ -123,6 +139,7 @@ class Keeping:
         """In one line, what was chosen."""
         words = [f"{self.device}, {str(self.dtype).removeprefix('torch.')}"]
         words += [f"{name} in {kind}" for name, kind in self.quantize.items()]
+        words += ["compiled"] * self.compile
         waiting = "in their files" if self.device.type == "cpu" else "in the CPU's memory"
         if self.offload != "none":
             words.append(f"offload by {self.offload}: weights that are not in use wait {waiting}")

@@ -17,7 +17,18 @@ from inference.progress import OnStep, ignore
 from inference.settings import Weights
 from modules.encoders import cached_folder
 
-FREE_KEYS = {"recreate", "run", "weights", "ema", "device", "dtype", "quantize", "offload", "output"}
+FREE_KEYS = {
+    "recreate",
+    "run",
+    "weights",
+    "ema",
+    "device",
+    "dtype",
+    "quantize",
+    "compile",
+    "offload",
+    "output",
+}
 ENCODERS = ("text_encoder", "image_encoder")
 
 
@@ -68,6 +79,7 @@ def _where_from(config: Config, origin: Origin) -> dict[str, Any]:
         "device": origin.device if config.device == "auto" else config.device,
         "dtype": config.dtype or origin.dtype,
         "quantize": config.quantize or origin.quantize,
+        "compile": config.compile or origin.compile,
         "tile_px": origin.tile_px,
     }
 
