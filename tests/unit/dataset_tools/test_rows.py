@@ -17,7 +17,11 @@ def test_pictures_of_any_memory_layout_make_one_plain_batch():
     rows = interleaved()
     expected = torch.stack(rows)
     assert not rows[0].is_contiguous() and expected.unique().numel() > 200
-    for given in (rows, [row.contiguous() for row in rows], [rows[0], rows[1].contiguous(), rows[2]]):
+    for given in (
+        rows,
+        [row.contiguous() for row in rows],
+        [rows[0], rows[1].contiguous(), rows[2].flip(2).flip(2)],
+    ):
         batch = stacked(given)
         assert batch.is_contiguous() and torch.equal(batch, expected)
 
