@@ -128,6 +128,8 @@ def test_an_official_file_is_told_its_tokens(
     )
     assert not differ(ours, theirs)
     assert differ(ours, cascade.generate(f"a {NEW_TOKEN}", 1, **FAST)[0])
+    away = Cascade.load(str(tiny_runs), device="cpu", offload="stage")
+    assert same(theirs, away.generate(f"a {NEW_TOKEN}", 1, **FAST, loras=[official])[0])
 
 
 def test_controls_count_in_their_share_of_the_steps(cascade: Cascade, adapters: Path, photo: str) -> None:

@@ -1,6 +1,7 @@
 """Weights that wait elsewhere: where they are while networks compute, and that nothing else changes."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,19 @@ def test_pictures_are_the_same_to_the_last_bit(tiny_runs: Path, cascade: Cascade
         assert not present(network, lean.networks._offloaded[network])
     encoder = lean.networks.peek_encoder("text_encoder", "stage_c")
     assert not present(encoder, lean.networks._offloaded[encoder])
+
+
+@pytest.mark.parametrize("offload", ["none", "stage"])
+def test_encoders_are_read_in_the_number_format_of_the_networks(tiny_runs: Path, offload: Any) -> None:
+    load = partial(Cascade.load, str(tiny_runs), device="cpu", image_encoder=str(tiny_runs / "image_encoder"))
+    full, half = load(), load(dtype="bf16", offload=offload)
+    for name in ("text_encoder", "image_encoder"):
+        encoder = half.networks.peek_encoder(name, "stage_c")
+        with half.networks.lend(encoder):
+            found = encoder.state_dict()
+        for key, tensor in full.networks.peek_encoder(name, "stage_c").state_dict().items():
+            assert found[key].dtype == torch.bfloat16
+            assert torch.equal(found[key], tensor.bfloat16())
 
 
 @pytest.mark.gpu
