@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from random import Random
 
-import cv2
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from dataset_tools.arrays import between_two
 from dataset_tools.buckets import Size, cover
 from dataset_tools.images import MAX_MEGAPIXELS, read_pixels
 
@@ -18,8 +17,6 @@ TWO_TAPS = 1.4
 """Up to this factor pictures are shrunk by bilinear interpolation between two pixels, beyond it by as many as
 an antialiased filter asks for. Below it photographs come out nearer to an ideal filter's than with the
 antialiased one, which blurs more than it has to, and in half the time; beyond it aliasing begins to show."""
-
-cv2.setNumThreads(0)  # workers are forked, which a pool of threads would not survive
 
 
 def decode(
@@ -59,8 +56,7 @@ def fit(pixels: Tensor, bucket: Size, crop: str, rng: Random) -> Tensor:
 def _resized(pixels: Tensor, size: Size) -> Tensor:
     if max(pixels.shape[1] / size[0], pixels.shape[2] / size[1]) > TWO_TAPS:
         return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
-    interleaved: NDArray = pixels.permute(1, 2, 0).numpy()
-    return torch.from_numpy(cv2.resize(interleaved, size[::-1])).permute(2, 0, 1)
+    return torch.from_numpy(between_two(pixels.permute(1, 2, 0).numpy(), size)).permute(2, 0, 1)
 
 
 def _center(pixels: Tensor, bucket: Size, rng: Random) -> Place:

@@ -2,16 +2,16 @@
 
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from dataset_tools.arrays import turned
 from dataset_tools.colours import is_srgb, to_rgb
 from dataset_tools.jpeg import decode_jpeg
 from dataset_tools.kinds import Kind, UnusableError
@@ -95,7 +95,7 @@ def read_pixels(
         if image.format in ("JPEG", "MPO") and is_srgb(image):
             pixels = decode_jpeg(data, image.size, at_least)
             if pixels is not None:
-                return _turned(pixels, orientation)
+                return turned(pixels, orientation)
         return np.array(_decoded(image, orientation, at_least))
 
 
@@ -224,19 +224,3 @@ _TRANSPOSE = {
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
-
-
-_TURNS: dict[int, Callable[[NDArray], Any]] = {
-    2: lambda pixels: cv2.flip(pixels, 1),
-    3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
-    4: lambda pixels: cv2.flip(pixels, 0),
-    5: cv2.transpose,
-    6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
-    8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
-}
-
-
-def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """What _upright does, to an array [H, W, 3]."""
-    return _TURNS[orientation](pixels) if orientation in _TURNS else pixels

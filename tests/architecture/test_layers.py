@@ -23,7 +23,8 @@ OWNERS = {
     "safetensors": ("modules/weights/",),
     "webdataset": (),  # a peer of the tests; shards are read and written by dataset_tools itself
     "hydra": ("train/__main__.py", "inference/__main__.py"),
-    "cv2": ("modules/adapters/filters/canny.py",),
+    "cv2": ("modules/adapters/filters/canny.py", "dataset_tools/arrays.py"),
+    "simplejpeg": ("dataset_tools/jpeg.py",),
     "insightface": ("modules/adapters/faces.py",),
     "wandb": ("train/trackers.py",),
     "bitsandbytes": ("train/eight_bit.py", "modules/adapters/four_bit.py"),
