@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from test_experiments import without_files as random_networks
 from modules.schema import ConfigError
 from train import __main__ as cli
 from train.budget import presets
+from train.budget.memory import Measures
 from train.budget.presets import PRESETS_GB, Counted, fitted
 from train.budget.unread import without_files
 from train.config import config_from_plain
@@ -155,3 +157,25 @@ def test_nothing_fits_where_all_is_typed() -> None:
     typed |= {"data.batch_size", "run.ema.enabled"}
     with pytest.raises(ConfigError, match=r"8 GB are not enough.*kept: data\.batch_size.*memory=\d\dgb"):
         fitted(plain, typed)
+
+
+def test_each_measure_saves_and_costs_nothing_else() -> None:
+    plain = random_networks(composed("tiny/ip_adapter", "run.precision=bf16"))
+    needs = Counted(plain).chooser.needs
+    batch = plain["data"]["batch_size"]
+    whole = Measures(batch_size=batch, num_accum=2)
+    before = needs.memory(whole).peak
+    for name, value in {
+        "recompute": True,
+        "batch_size": batch // 2,
+        "optimizer": "adamw8bit",
+        "weights": "bf16_stochastic",
+        "fused": True,
+        "average": False,
+        "frozen": "nf4",
+        "offloaded": True,
+    }.items():
+        after = needs.memory(replace(whole, **{name: value})).peak
+        assert after < before or name in ("frozen", "weights", "offloaded"), name
+    frozen = [needs.frozen(kind)[0]["stage_c"] for kind in (None, "int8", "nf4")]
+    assert frozen == sorted(frozen, reverse=True) and frozen[0] > 1.5 * frozen[2]

@@ -78,7 +78,9 @@ class Needs:
         average = 4 * sum(p.numel() for p in paper.averaged()) if chosen.average else 0
         weights, optimizer, average = (each // self.shards for each in (weights, optimizer, average))
         micro = self.working(chosen.batch_size, chosen.recompute, lowered or self.shards > 1)
-        gradients = micro.gradients // self.shards
+        gradients = micro.gradients
+        if self.shards > 1:  # shards of gradients are fp32
+            gradients = sum(4 * p.numel() for p in paper.learning) // self.shards
         frozen, unpacked = self.frozen(chosen.frozen)
         rounding = ROUNDING_BYTES * max((p.numel() for p in products), default=0)
         working = micro.alone + unpacked + self._gathered
