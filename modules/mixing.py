@@ -43,10 +43,9 @@ class GlobalResponseNorm(nn.Module):
         """x: [B, H, W, C]. down: what the result, of the same shape and number format, is divided by."""
         energy = channel_energy(x)
         contrast = energy / (energy.mean(dim=-1, keepdim=True) + 1e-6)
-        scale, shift = 1 + self.gamma * contrast, self.beta
-        if down != 1:
-            scale, shift = scale / down, shift / down
-        return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype))
+        scale = 1 + self.gamma * contrast
+        shift = self.beta if down == 1 else self.beta / down
+        return torch.addcmul(shift.to(x.dtype), x, (scale / down).to(x.dtype))
 
 
 class _ChannelEnergy(torch.autograd.Function):
@@ -115,7 +114,7 @@ class ChannelMixer(nn.Sequential):
         expand, activate, norm, drop, reduce = self
         y = drop(norm(activate(expand(x)), down=HALF_SCALE))
         # Through the layer itself, that adapters beside it count.
-        y = functional_call(reduce, {"bias": reduce.bias / HALF_SCALE}, (y,))
+        y = functional_call(reduce, {"bias": reduce.get_parameter("bias") / HALF_SCALE}, (y,))
         return y.float() * HALF_SCALE
 
 

@@ -113,5 +113,6 @@ class StageB(UNet):
         if prepared is None:
             pictures = self.embed_pictures(effnet, pixels, *features.shape[-2:])
             prepared = Prepared(self.embed_conditions(clip), pictures=pictures)
+        assert prepared.pictures is not None
         timestep = self.embed_timesteps(r, {"sca": sca}).to(features.dtype)
         return self.head(self.run(features + prepared.pictures, timestep, prepared), like=x)
