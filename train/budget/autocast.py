@@ -88,11 +88,12 @@ class OnMeta(TorchFunctionMode):
     def _lower(self, tensor: Tensor) -> Tensor:
         if tensor.dtype != torch.float32 or tensor.device.type != "meta" or self.dtype is None:
             return tensor
-        lasts = self.keeps and tensor.requires_grad and tensor.is_leaf and not tensor._is_view()
-        if not lasts:
+        is_weight = tensor.requires_grad and tensor.is_leaf and not tensor._is_view()
+        if not (self.keeps and is_weight):
             return tensor.to(self.dtype)
         if id(tensor) not in self._casts:
-            self._casts[id(tensor)] = tensor, tensor.to(self.dtype)
+            with torch.enable_grad():  # as there, for later uses may need it
+                self._casts[id(tensor)] = tensor, tensor.to(self.dtype)
         return self._casts[id(tensor)][1]
 
 

@@ -182,3 +182,17 @@ def test_typed_keys_are_what_was_typed(tmp_path: Any) -> None:
     )
     assert {"optim.name", "run.ema.enabled", "data.batch_size"} <= typed
     assert not typed & {"experiment", "memory", "optim.lr"}
+
+
+def test_a_weight_is_cast_once_whoever_needs_its_gradient() -> None:
+    """As PyTorch does, where a pass without gradients comes first (a distillation's target)."""
+    layer, x = nn.Linear(8, 8, bias=False, device="meta"), torch.ones(1, 8, device="meta")
+    with as_on_cuda(torch.bfloat16), Ledger(META, layer.parameters()) as ledger:
+        with torch.no_grad():
+            layer(x)
+        first = ledger.working
+        y = layer(x)
+        assert ledger.working - first < 2 * 8 * 8
+        with ledger.backward():
+            y.sum().backward()
+    assert layer.weight.grad is not None
