@@ -40,11 +40,11 @@ class Keeping:
     """How networks are kept.
 
     device: where they compute. dtype: of their floating weights; fp16 only where that is safe, the others'
-    are in fp32 then. offload: "none": on the device from their
-    first use on; "stage": there only while they are in use, in the CPU's memory otherwise (of a CPU: in their
-    files); "block": the same, and of Stage B and Stage C only the block that computes. quantize: few bits for
-    the linear layers of these networks. compile: the blocks of Stage C and Stage B; the first picture takes
-    minutes longer. ValueError for what does not exist or cannot be had here.
+    are in fp32 then. offload: "none": on the device from their first use on; "stage": there only while they
+    are in use, in the CPU's memory otherwise (of a CPU: in their files); "block": the same, and of Stage B
+    and Stage C only the block that computes. quantize: few bits for the linear layers of these networks.
+    compile: the blocks of Stage C and Stage B, not with "block"; the first picture takes minutes longer.
+    ValueError for what does not exist or cannot be had here.
     """
 
     device: torch.device
@@ -58,6 +58,8 @@ class Keeping:
             raise ValueError(
                 f"offload: found {self.offload!r}; {nearest(str(self.offload), get_args(Offload))}"
             )
+        if self.compile and self.offload == "block":
+            raise ValueError("compile: compiled blocks cannot be offloaded by block; set offload=stage")
         for name, kind in self.quantize.items():
             if name not in QUANTISABLE:
                 raise ValueError(f"quantize: found {name!r}; {nearest(name, QUANTISABLE)}")

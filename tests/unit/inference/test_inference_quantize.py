@@ -99,6 +99,14 @@ def test_few_bits_go_with_adapters_and_offloading(
     assert np.array_equal(plain, pixels(away.generate("a", 1, **FAST)[0]))
 
 
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_few_bits_compute_in_fp16_too(tiny_runs: Path, kind: Any) -> None:
+    full = Cascade.load(str(tiny_runs), device="cpu", quantize=kind)
+    half = Cascade.load(str(tiny_runs), device="cpu", quantize=kind, dtype="fp16", offload="block")
+    expected, found = latents(full), latents(half)
+    assert all(psnr(found[stage], expected[stage]) > 30 for stage in expected)
+
+
 def test_a_picture_is_made_again_in_the_same_bits_and_tiles(tiny_runs: Path, tmp_path: Path) -> None:
     lean = Cascade.load(str(tiny_runs), device="cpu", quantize="int8", tile_px=256)
     [picture] = lean.generate("a", 1, width_px=300, height_px=40, **FAST)
@@ -130,6 +138,10 @@ def test_large_pictures_are_decoded_in_tiles(tiny_runs: Path) -> None:
         ({"quantize": {"stage_c": "nf3"}}, "quantize.stage_c: found 'nf3'; did you mean 'nf4'?"),
         ({"quantize": "fp4"}, "quantize.stage_c: found 'fp4'; did you mean 'nf4'?"),
         ({"offload": "blocks"}, "offload: found 'blocks'; did you mean 'block'?"),
+        (
+            {"offload": "block", "compile": True},
+            "compile: compiled blocks cannot be offloaded by block; set offload=stage",
+        ),
         ({"offload": True}, "offload: found True; expected one of: block, none, stage"),
     ],
 )
