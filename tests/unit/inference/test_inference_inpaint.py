@@ -26,6 +26,19 @@ def prepared(cascade: Cascade, **settings: Any) -> Request:
     return request
 
 
+class Unconditional:
+    """A function of latents and noise level as a network whose conditions determine nothing."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def prepare(self, x: torch.Tensor) -> None:
+        pass
+
+    def __call__(self, x: torch.Tensor, r: torch.Tensor, prepared: None) -> torch.Tensor:
+        return self.function(x, r)
+
+
 def through(
     network: Any, start: Start | None, t_start: float = 1.0, sampler: str = "ddpm"
 ) -> list[torch.Tensor]:
@@ -34,7 +47,8 @@ def through(
     noise = gdf.randn((2, 3, 4, 4), generators)
     settings = gdf.SamplingSettings(steps=4, guidance=1.0, sampler=sampler)
     diffusion = gdf.build(GDF_SPEC)
-    return list(sample(network, diffusion, settings, Inputs({}, {}), noise, generators, start))
+    made = Unconditional(network)
+    return list(sample(made, diffusion, settings, Inputs({}, {}), noise, generators, start))
 
 
 RIGHT_HALF = (torch.arange(4) > 1).float().expand(2, 1, 4, 4)  # is drawn anew
