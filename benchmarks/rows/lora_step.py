@@ -28,6 +28,7 @@ DTYPE = torch.bfloat16
     "cpu",
     "LoRA of rank 4 on Stage C, quarter width, training step, batch 8, bf16",
     "peft on diffusers' network",
+    seconds=30,
 )
 def lora_training(run: Run) -> Found:
     config, shape = quarter_width(released("stage_c", "1b")), (8, 16, 24, 24)

@@ -1,5 +1,6 @@
 """One guided step of a stage, as a pipeline does it: network, guidance, sampler."""
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,10 @@ from benchmarks.networks import (
     relative_difference,
     released,
 )
+from inference.inputs import Inputs
+from inference.sampling import sample
 
-Inputs = Mapping[str, Tensor]
+Tensors = Mapping[str, Tensor]
 DTYPE = torch.bfloat16
 MANY_STEPS = 1000  # more than rounds: a turn is always a step in the middle
 ALIKE = 0.05  # of bf16 networks with the same weights, relative to the largest value
@@ -30,7 +33,7 @@ ALIKE = 0.05  # of bf16 networks with the same weights, relative to the largest 
     "Stage C 1 B, bf16, one guided step at 24 × 24",
     "diffusers' StableCascadeUNet and scheduler",
     {"ratio": Target("at most", 0.5)},
-    seconds=120,
+    seconds=60,
 )
 def stage_c_1b_step(run: Run) -> Found:
     config = released("stage_c", "1b", run.small)
@@ -43,7 +46,7 @@ def stage_c_1b_step(run: Run) -> Found:
     "Stage B 700 M, bf16, one step at 64 × 64 latents",
     "diffusers' StableCascadeUNet and scheduler",
     {"ratio": Target("at most", 0.6)},
-    seconds=90,
+    seconds=45,
 )
 def stage_b_700m_step(run: Run) -> Found:
     config = released("stage_b", "700m", run.small)
@@ -70,26 +73,36 @@ def compare_steps(
     }
     found = run.compare(ours, peers, operations=operations(stage, config, doubled)).found()
     found.facts |= {"relative_difference": difference, "latents": list(shape)}
+    found.facts["once_per_picture_s"] = preparation(run, network, inputs, shape)
     return found
 
 
-def our_steps(network: nn.Module, inputs: Inputs, shape: tuple[int, ...], guidance: float) -> Turn:
+def our_steps(network: nn.Module, inputs: Tensors, shape: tuple[int, ...], guidance: float) -> Turn:
     """One more step of a picture that is being drawn."""
     place = next(network.parameters()).device
-    steps = gdf.build(gdf.RELEASED_SPEC).sample(
-        network,
-        inputs,
-        shape,
-        generators=torch.Generator(place).manual_seed(0),
-        timesteps=MANY_STEPS,
-        cfg=guidance,
-        device=place,
-        dtype=DTYPE,
-    )
-    return lambda: next(steps)
+    settings = gdf.SamplingSettings(MANY_STEPS, guidance, rescale=0.0)  # which diffusers does not have
+    unconditional = {name: torch.zeros_like(value) for name, value in inputs.items()}
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(place)
+    rngs = [torch.Generator().manual_seed(row) for row in range(shape[0])]
+    given = Inputs(inputs, unconditional)
+    steps = sample(network, gdf.build(gdf.RELEASED_SPEC), settings, given, noise, rngs)
+
+    def step() -> None:
+        with torch.inference_mode():
+            next(steps)
+
+    return step
 
 
-def their_steps(network: Any, inputs: Inputs, shape: tuple[int, ...], guidance: float) -> Turn:
+def preparation(run: Run, network: Any, inputs: Tensors, shape: tuple[int, ...]) -> float:
+    """Seconds of what is computed once per picture, not in each step; for both halves of guidance."""
+    both = {name: torch.cat([value, torch.zeros_like(value)]) for name, value in inputs.items()}
+    x = torch.zeros(2 * shape[0], *shape[1:], device=run.device, dtype=DTYPE)
+    with torch.inference_mode():
+        return statistics.median(run.timed(lambda: network.prepare(x, **both)) for _ in range(3))
+
+
+def their_steps(network: Any, inputs: Tensors, shape: tuple[int, ...], guidance: float) -> Turn:
     """The same with diffusers' scheduler, in its pipelines' order of things."""
     from diffusers import DDPMWuerstchenScheduler
 
@@ -115,7 +128,7 @@ def their_steps(network: Any, inputs: Inputs, shape: tuple[int, ...], guidance: 
 
 
 @torch.no_grad()
-def outputs_differ(network: nn.Module, theirs: nn.Module, shape: Sequence[int], inputs: Inputs) -> float:
+def outputs_differ(network: nn.Module, theirs: nn.Module, shape: Sequence[int], inputs: Tensors) -> float:
     """How far the two networks' outputs are apart. RuntimeError where they are not the same network."""
     place = next(network.parameters()).device
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(2)).to(place, DTYPE)

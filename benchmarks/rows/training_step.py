@@ -30,6 +30,7 @@ BACKWARD = 3  # forward and backward are three times the operations of the forwa
     "Stage C, quarter width, training step, batch 8, fp32",
     DIFFUSERS,
     {"ratio": Target("at most", 0.7)},
+    seconds=40,
 )
 def stage_c_training_fp32(run: Run) -> Found:
     return quarter_width_training(run, torch.float32)
@@ -40,6 +41,7 @@ def stage_c_training_fp32(run: Run) -> Found:
     "Stage C, quarter width, training step, batch 8, bf16",
     DIFFUSERS,
     {"ratio": Target("at most", 0.7)},
+    seconds=40,
 )
 def stage_c_training_bf16(run: Run) -> Found:
     return quarter_width_training(run, torch.bfloat16)
