@@ -30,7 +30,7 @@ def settings(overrides: list[str]) -> dict[str, Any]:
     if done.returncode:
         raise ValueError(done.stderr.strip().removeprefix("error: "))
     config: dict[str, Any] = yaml.safe_load(done.stdout)
-    if config["recipe"] is None:
+    if config.get("recipe") is None:
         raise ValueError("experiment: missing; `python -m train --help` lists them")
     return config
 
