@@ -62,7 +62,8 @@ class SDXL:
         self.width: int = config["cross_attention_dim"]
         unet = fresh(UNet2DConditionModel, config, place)
         vae = fresh(AutoencoderKL, {**VAE, **(SMALL_VAE if small else {})}, place)
-        self.pipeline: Any = StableDiffusionXLPipeline(
+        pipeline: Any = StableDiffusionXLPipeline
+        self.pipeline = pipeline(
             vae=vae,
             text_encoder=None,
             text_encoder_2=None,
