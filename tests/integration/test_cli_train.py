@@ -95,13 +95,13 @@ def test_a_wrong_experiment_names_the_nearest(call, capsys, monkeypatch, tmp_pat
 
 def test_a_sweep_gives_every_job_a_folder(call, tmp_path) -> None:
     assert call("--multirun", "experiment=tiny", "optim.lr=1e-3,1e-4", "run.sample_every=0") == 0
-    folders = {path.name for path in (tmp_path / "out").iterdir()}
+    folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert folders == {"optim.lr=0.001,run.sample_every=0", "optim.lr=0.0001,run.sample_every=0"}
 
 
 def test_a_sweep_goes_on_after_a_mistake_and_remembers_it(call, tmp_path) -> None:
     assert call("--multirun", "experiment=tiny", "run.precision=fp61,fp32", "run.sample_every=0") == 2
-    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir()]) == 1
 
 
 def test_help_lists_every_experiment_with_its_purpose(call, capsys) -> None:

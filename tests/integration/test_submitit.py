@@ -48,4 +48,7 @@ def test_a_job_that_fails_is_told_of(configs: Path) -> None:
     assert done.stderr.endswith("\nerror: a job ended with status 2; its log says why\n")
     assert "error: run.precision: found 'fp61'; did you mean" in logs(configs)
     assert {path.name for path in (configs.parent / "out").iterdir()} == {".submitit", "multirun.yaml"}
-    assert {path.name for path in configs.parent.iterdir()} == {"configs", "out"}  # nothing where it was typed
+    assert {path.name for path in configs.parent.iterdir()} == {
+        "configs",
+        "out",
+    }  # nothing where it was typed

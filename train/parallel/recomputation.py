@@ -32,7 +32,21 @@ def recomputed(unit: nn.Module, selective: bool) -> Callable[..., Any]:
     selective: it keeps the results of products and attention, too; only what lies between them is repeated.
     """
     contexts = _products_and_again if selective else _first_and_again
-    return partial(checkpoint, unit.forward, use_reentrant=False, context_fn=partial(contexts, unit))
+    forward = partial(checkpoint, unit.forward, use_reentrant=False, context_fn=partial(contexts, unit))
+    return partial(_casting_anew, forward) if selective else forward
+
+
+def _casting_anew(forward: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Call without autocast's memory of weights that it has cast before in the same pass, in a repeated unit.
+
+    The repetition in the backward pass does not have that memory, and must do the same operations.
+    """
+    remembers = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        return forward(*arguments, **keywords)
+    finally:
+        torch.set_autocast_cache_enabled(remembers)
 
 
 def _first_and_again(unit: nn.Module) -> Contexts:
