@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+from tests.integration.tiny_experiment import Call, write_tiny_experiment
+from train import __main__ as cli
 
 if TYPE_CHECKING:
     from tests.integration.latents_cases import Made
@@ -38,6 +42,15 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
     return folder
+
+
+@pytest.fixture
+def call(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs `python -m train` in this process, with an experiment `tiny` beside those of the project."""
+    configs = write_tiny_experiment(tmp_path, shards)
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: cli.main([f"--config-dir={configs}", *arguments])
 
 
 class ColourNet(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 
 from inference import __main__ as draw
 from tests.integration.launching import ROOT, environment, launched
-from tests.integration.test_cli_train import EXPERIMENT
+from tests.integration.tiny_experiment import EXPERIMENT
 from train import __main__ as cli
 
 CALLBACK = """\

@@ -4,7 +4,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,32 +12,6 @@ import yaml
 from train import __main__ as cli
 
 ROOT = Path(__file__).parents[2]
-EXPERIMENT = """\
-# @package _global_
-# A previewer of almost nothing.
-name: tiny
-recipe: {{name: previewer}}
-model:
-  semantic_compressor:
-    allow_random: true
-    config: {{c_latent: 4, backbone: {{stages: [[fused, 1, 3, 2, 24, 24, 1]], c_last: 32}}}}
-  previewer: {{config: {{c_in: 4, c_hidden: 16}}}}
-data: {{shards: {shards}, image_size_px: 32, aspect_ratios: [1/1], batch_size: 4, num_workers: 0}}
-run: {{dir: {out}, num_steps: 2, log_every: 1, save_every: 2, sample_every: 2, num_samples: 2, device: cpu}}
-"""
-
-Call = Callable[..., int]
-
-
-@pytest.fixture
-def call(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs the command line in this process, with an experiment `tiny` beside those of the project."""
-    (tmp_path / "configs" / "experiment").mkdir(parents=True)
-    text = EXPERIMENT.format(shards=shards, out=tmp_path / "out")
-    (tmp_path / "configs" / "experiment" / "tiny.yaml").write_text(text)
-    monkeypatch.setattr(sys, "argv", ["train"])
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: cli.main([f"--config-dir={tmp_path / 'configs'}", *arguments])
 
 
 def test_an_experiment_runs_with_changes_from_the_command_line(call, tmp_path) -> None:

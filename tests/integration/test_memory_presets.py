@@ -1,19 +1,17 @@
 """`memory=24gb` and the like: what is chosen fits, is applied, is kept to, and leaves what was typed."""
 
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from test_experiments import EXPERIMENTS, composed
-from test_experiments import without_files as random_networks
 
 from modules.schema import ConfigError
-from train import __main__ as cli
+from tests.integration.test_experiments import EXPERIMENTS, composed
+from tests.integration.test_experiments import without_files as random_networks
+from tests.integration.tiny_experiment import Call
 from train.budget import presets
 from train.budget.memory import Measures
 from train.budget.presets import PRESETS_GB, Counted, fitted
@@ -23,30 +21,22 @@ from train.recipes import RECIPES, make_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RELEASED = [name for name in EXPERIMENTS if name.split("/")[0] in ("train", "finetune")]
-EXPERIMENT = """\
-# @package _global_
-name: tiny
-recipe: {{name: previewer}}
-model:
-  semantic_compressor:
-    allow_random: true
-    config: {{c_latent: 4, backbone: {{stages: [[fused, 1, 3, 2, 24, 24, 1]], c_last: 32}}}}
-  previewer: {{config: {{c_in: 4, c_hidden: 64}}}}
-data: {{shards: {shards}, image_size_px: 64, aspect_ratios: [1/1], batch_size: 16, num_workers: 0}}
-run: {{dir: {out}, num_steps: 2, log_every: 1, save_every: 1, sample_every: 0, num_samples: 2, device: cpu}}
-"""
-Call = Callable[..., int]
+LARGER = {
+    "c_hidden: 16": "c_hidden: 64",
+    "image_size_px: 32": "image_size_px: 64",
+    "batch_size: 4": "batch_size: 16",
+}
 
 
 @pytest.fixture
-def call(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs the command line in this process, with an experiment `tiny` beside those of the project."""
-    (tmp_path / "configs" / "experiment").mkdir(parents=True)
-    text = EXPERIMENT.format(shards=shards, out=tmp_path / "out")
-    (tmp_path / "configs" / "experiment" / "tiny.yaml").write_text(text)
-    monkeypatch.setattr(sys, "argv", ["train"])
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: cli.main([f"--config-dir={tmp_path / 'configs'}", *arguments])
+def call(call: Call, tmp_path: Path) -> Call:
+    """The same with an experiment in which there is something to save."""
+    file = tmp_path / "configs" / "experiment" / "tiny.yaml"
+    text = file.read_text().replace("save_every: 2, sample_every: 2", "save_every: 1, sample_every: 0")
+    for small, large in LARGER.items():
+        text = text.replace(small, large)
+    file.write_text(text)
+    return call
 
 
 def settings(folder: Path) -> dict[str, Any]:

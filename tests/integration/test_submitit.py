@@ -7,7 +7,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from tests.integration.launching import launched
-from tests.integration.test_cli_train import EXPERIMENT
+from tests.integration.tiny_experiment import write_tiny_experiment
 
 SHORT = ("run.num_steps=1", "run.save_every=1", "run.sample_every=0")
 
@@ -15,10 +15,7 @@ SHORT = ("run.num_steps=1", "run.save_every=1", "run.sample_every=0")
 @pytest.fixture
 def configs(shards: Path, tmp_path: Path) -> Path:
     """A folder with an experiment `tiny`."""
-    (tmp_path / "configs" / "experiment").mkdir(parents=True)
-    text = EXPERIMENT.format(shards=shards, out=tmp_path / "out")
-    (tmp_path / "configs" / "experiment" / "tiny.yaml").write_text(text)
-    return tmp_path / "configs"
+    return write_tiny_experiment(tmp_path, shards)
 
 
 def sweep(configs: Path, *arguments: str) -> CompletedProcess:
