@@ -14,7 +14,7 @@ from dataset_tools.images import MAX_MEGAPIXELS, read_pixels
 Place = tuple[int, int]  # (top, left) of a crop in px
 
 TWO_TAPS = 1.4
-"""Up to this factor pictures are shrunk by bilinear interpolation between two pixels, beyond it by as many as
+"""Up to this factor pictures of 8 bits are shrunk by bilinear interpolation between two pixels, beyond it by as many as
 an antialiased filter asks for. Below it photographs come out nearer to an ideal filter's than with the
 antialiased one, which blurs more than it has to, and in half the time; beyond it aliasing begins to show."""
 
@@ -42,9 +42,10 @@ def decode(
 
 
 def fit(pixels: Tensor, bucket: Size, crop: str, rng: Random) -> Tensor:
-    """Resize (bilinear, see TWO_TAPS) so that the bucket is covered, then crop to it.
+    """Resize so that the bucket is covered, then crop to it.
 
-    pixels: [3, H, W], uint8 or float32. Returns [3, *bucket] of the same type.
+    pixels: [3, H, W], uint8, resized as TWO_TAPS says; or float32, which an antialiased bilinear filter
+    resizes whatever the factor, as published. Returns [3, *bucket] of the same type.
     """
     size = cover((pixels.shape[1], pixels.shape[2]), bucket)
     if size != tuple(pixels.shape[1:]):
@@ -54,7 +55,8 @@ def fit(pixels: Tensor, bucket: Size, crop: str, rng: Random) -> Tensor:
 
 
 def _resized(pixels: Tensor, size: Size) -> Tensor:
-    if max(pixels.shape[1] / size[0], pixels.shape[2] / size[1]) > TWO_TAPS:
+    factor = max(pixels.shape[1] / size[0], pixels.shape[2] / size[1])
+    if factor > TWO_TAPS or pixels.dtype != torch.uint8:
         return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
     return torch.from_numpy(between_two(pixels.permute(1, 2, 0).numpy(), size)).permute(2, 0, 1)
 
