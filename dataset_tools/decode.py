@@ -14,9 +14,10 @@ from dataset_tools.images import MAX_MEGAPIXELS, read_pixels
 Place = tuple[int, int]  # (top, left) of a crop in px
 
 TWO_TAPS = 1.4
-"""Up to this factor pictures of 8 bits are shrunk by bilinear interpolation between two pixels, beyond it by as many as
-an antialiased filter asks for. Below it photographs come out nearer to an ideal filter's than with the
-antialiased one, which blurs more than it has to, and in half the time; beyond it aliasing begins to show."""
+"""Up to this factor pictures of 8 bits are shrunk by bilinear interpolation between two pixels, beyond it by
+as many as an antialiased filter asks for. Below it photographs come out nearer to an ideal filter's than with
+the antialiased one, which blurs more than it has to, and in half the time; beyond it aliasing begins to
+show."""
 
 
 def decode(
