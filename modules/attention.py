@@ -92,7 +92,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """Scaled dot product attention. q: [B, heads, L, c]; k, v: [B, heads, N, c]; returns a tensor like q."""
     if not is_sooner_by_products(q, k):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)  # [B, heads, L, N]
+    # Picture by picture: the scores of a batch fit no cache, and memory of that size is new each time.
+    pictures = zip(q.split(1), k.split(1), v.split(1), strict=True)
+    return torch.cat([attend_by_products(*each, dropout) for each in pictures])
+
+
+def attend_by_products(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """The same with the whole matrix of scores [B, heads, L, N]."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return F.dropout(scores.softmax(dim=-1).to(q.dtype), dropout) @ v
 
 
