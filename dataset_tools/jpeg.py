@@ -33,7 +33,5 @@ def decode_jpeg(
         return simplejpeg.decode_jpeg(
             data, min_width=-(-width // shrink), min_height=-(-height // shrink), strict=True
         )
-    except (
-        Exception
-    ):  # of many kinds, ValueError, MemoryError, …; the caller's way to tell them apart is Pillow
+    except Exception:  # of many kinds; which it is that is wrong, Pillow will find out and say
         return None

@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from modules import build
+from modules.weights import save_network
+from tests.integration.recipe_cases import STAGE_C
 from tests.integration.tiny_experiment import Call, write_tiny_experiment
 from train import __main__ as cli
 
@@ -51,6 +54,17 @@ def call(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.setattr(sys, "argv", ["train"])
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: cli.main([f"--config-dir={configs}", *arguments])
+
+
+@pytest.fixture(scope="module")
+def stage_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a Stage C whose output is not 0 as a fresh one's is, so that its inside matters."""
+    torch.manual_seed(0)
+    network = build("stage_c", STAGE_C)
+    nn.init.normal_(network.get_parameter("clf.1.weight"), std=0.1)
+    path = tmp_path_factory.mktemp("base") / "stage_c.safetensors"
+    save_network(path, network, "stage_c", {})
+    return path
 
 
 class ColourNet(nn.Module):

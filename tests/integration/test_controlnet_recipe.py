@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dataset_tools.batches import Batch
-from modules import SemanticCompressor, build
+from modules import SemanticCompressor
 from modules.adapters.filters import build_filter
 from modules.schema import ConfigError
 from modules.weights import load_network, read_header, save_network
@@ -26,17 +26,6 @@ BACKBONE = {"stages": [["fused", 1, 3, 1, 8, 8, 1], ["fused", 2, 3, 2, 8, 16, 1]
 CONTROLNET = {"c_in": 1, "c_proj": 16, "proj_blocks": [0, 3], "backbone": BACKBONE, "stochastic_depth": 0.5}
 BASE = RECIPES["stage_c"]
 STEPS, HALF = 4, 2
-
-
-@pytest.fixture(scope="module")
-def stage_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stage C whose output is not 0 as a fresh one's is, so that its inside matters."""
-    torch.manual_seed(0)
-    network = build("stage_c", STAGE_C)
-    torch.nn.init.normal_(network.get_parameter("clf.1.weight"), std=0.1)
-    path = tmp_path_factory.mktemp("base") / "stage_c.safetensors"
-    save_network(path, network, "stage_c", {})
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from modules import build
 from modules.adapters.quantised import LAYERS
-from modules.weights import read_header, save_network
-from tests.integration.recipe_cases import IMAGE, RANDOM_COMPRESSOR, RECIPES, STAGE_C, TEXT_ENCODER
+from modules.weights import read_header
+from tests.integration.recipe_cases import IMAGE, RANDOM_COMPRESSOR, RECIPES, TEXT_ENCODER
 from train.config import config_from_plain
 from train.loop import run
 from train.recipes import make_recipe
@@ -32,17 +30,6 @@ CASES: dict[str, dict[str, Any]] = {
     "ip_adapter": {"recipe": {"name": "ip_adapter"}, "model": {"ip_adapter": {"config": ADAPTER}}},
     "lcm": {"recipe": {"name": "lcm", "num_times": 8, "teacher": TEACHER}},
 }
-
-
-@pytest.fixture(scope="module")
-def stage_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Stage C whose output is not 0 as a fresh one's is."""
-    torch.manual_seed(0)
-    network = build("stage_c", STAGE_C)
-    torch.nn.init.normal_(network.get_parameter("clf.1.weight"), std=0.1)
-    path = tmp_path_factory.mktemp("base") / "stage_c.safetensors"
-    save_network(path, network, "stage_c", {})
-    return path
 
 
 def settings(name: str, plain_config: Any, weights: Path, folder: Path, **held: Any) -> dict[str, Any]:

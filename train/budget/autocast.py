@@ -27,7 +27,7 @@ FLOAT32 = {
     "pow",
 }
 FLOAT32 |= {"__pow__", "__rpow__", "norm", "exp", "log", "rsqrt", "reciprocal", "cumsum", "cumprod", "prod"}
-FLOAT32 |= {"smooth_l1_loss", "normalize", "softplus", "cosine_similarity", "cdist", "dist"}
+FLOAT32 |= {"normalize", "softplus", "cosine_similarity", "cdist", "dist"}
 WIDEST = {"addcmul", "addcdiv", "cat", "stack", "dot", "cross", "bilinear", "tensordot"}
 ATTENTION, INDEX, PUT = "scaled_dot_product_attention", "__getitem__", "__setitem__"
 
