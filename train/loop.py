@@ -13,7 +13,7 @@ from train.config import Config
 from train.feed import Feed, feeds
 from train.hooks import StepDone
 from train.interrupts import StopRequest, how_to_go_on, stop_requests
-from train.optim import learning_rate
+from train.optim.rates import learning_rate
 from train.parallel.world import join
 from train.player import Player, Update, only
 from train.recipe import Metrics, Recipe

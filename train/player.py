@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from train.config import OptimConfig
-from train.fused_backward import FusedBackward
-from train.optim import make_optimizer, set_learning_rate
+from train.optim.fused_backward import FusedBackward
+from train.optim.optimizers import make_optimizer
+from train.optim.rates import set_learning_rate
+from train.optim.updater import Updater
 from train.parallel import ranks
 from train.parallel.averaging import GradientAverager
 from train.parallel.shards import gradient_norm, is_sharded, local, sync_gradients
 from train.parallel.world import World
-from train.updater import Updater
 
 
 class Update(NamedTuple):

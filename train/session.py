@@ -20,6 +20,7 @@ from train.ema import Ema
 from train.feed import placed
 from train.hooks import Hook, Profile, Report, Save, Sheets
 from train.latents import use_latents
+from train.optim.rounding import lower
 from train.parallel.mesh import shard_size
 from train.parallel.preparation import prepare, shard
 from train.parallel.world import World
@@ -28,7 +29,6 @@ from train.progress import Progress
 from train.recipe import Recipe
 from train.record import RunRecord
 from train.rng import seed_global
-from train.rounding import lower
 from train.state import Counters, TrainingState
 from train.trackers import Trackers, make_trackers
 

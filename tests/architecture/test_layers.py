@@ -27,7 +27,7 @@ OWNERS = {
     "simplejpeg": ("dataset_tools/jpeg.py",),
     "insightface": ("modules/adapters/faces.py",),
     "wandb": ("train/trackers.py",),
-    "bitsandbytes": ("train/eight_bit.py", "modules/adapters/four_bit.py"),
+    "bitsandbytes": ("train/optim/eight_bit.py", "modules/adapters/four_bit.py"),
 }
 # what modules may import beyond torch and the owned libraries
 MODULES_ALLOW = {"PIL": "modules/pictures.py"}

@@ -18,9 +18,9 @@ from tests.integration.recipe_cases import RECIPES
 from tests.integration.saved import saved_tensors
 from train.config import OptimConfig, config_from_plain
 from train.loop import run
+from train.optim.rounding import lower
 from train.parallel.world import World
 from train.player import Player
-from train.rounding import lower
 from train.session import check_together
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.oracle.network_cases import FOLDER
 from train.config import OptimConfig
-from train.optim import learning_rate
+from train.optim.rates import learning_rate
 
 pytestmark = pytest.mark.oracle
 

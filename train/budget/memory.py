@@ -13,7 +13,7 @@ CONTEXT_BYTES = int(0.6 * GB)
 EIGHT_BIT_FROM, EIGHT_BIT_BLOCK = 4096, 256  # numbers of a tensor that bitsandbytes packs, of one scale
 PAGED_FROM = 100_000  # numbers of a tensor whose states bitsandbytes lets go to the CPU
 FROZEN_BYTES = {"nf4": (0.5 + 4 / 64, 0), "int8": (1.0, 4)}  # of a linear layer: per weight, per row
-ROUNDING_BYTES = 16  # per weight of the largest one: weight, gradient, chance and sum, see `train.rounding`
+ROUNDING_BYTES = 16  # per weight of the largest one: weight, gradient, chance and sum; `train.optim.rounding`
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from train.budget.memory import FROZEN_BYTES, linear_weights, moments_bytes, nby
 from train.budget.paper import Working
 from train.budget.typed import typed_keys
 from train.config import OptimConfig, ParallelConfig
-from train.optim import make_optimizer
+from train.optim.optimizers import make_optimizer
 from train.parallel.preparation import prepare
 from train.parallel.world import World
 

@@ -9,7 +9,8 @@ from torch import nn
 from modules.adapters.lora_layer import LoRALayer
 from modules.adapters.tokens import TokenVector
 from train.config import OptimConfig
-from train.optim import decay_groups, learning_rate, make_optimizer, set_learning_rate
+from train.optim.optimizers import decay_groups, make_optimizer
+from train.optim.rates import learning_rate, set_learning_rate
 
 
 def rates(config: OptimConfig, num_steps: int) -> list[float]:

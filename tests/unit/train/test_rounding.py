@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from modules.adapters.lora_layer import LoRALayer
 from modules.schema import ConfigError
 from train.config import OptimConfig
-from train.optim import make_optimizer, set_learning_rate
+from train.optim.optimizers import make_optimizer
+from train.optim.rates import set_learning_rate
+from train.optim.rounding import lower, round_stochastically
+from train.optim.updater import Updater
 from train.rng import rounding_rng
-from train.rounding import lower, round_stochastically
-from train.updater import Updater
 
 CPU = torch.device("cpu")
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from train.updater import Updater
+from train.optim.updater import Updater
 
 
 class FusedBackward:

@@ -1,6 +1,5 @@
-"""Optimizers, and learning rates as a pure function of the step."""
+"""Makes the optimizer that the settings name, over what learns in a module."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,30 +52,9 @@ def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
     return [p for p in learning if id(p) in matrices], [p for p in learning if id(p) not in matrices]
 
 
-def learning_rate(config: OptimConfig, step: int, num_steps: int) -> float:
-    """The rate of update `step` (0-based): a linear rise over warmup_steps, then constant or half a cosine.
-
-    Update k of the warm-up has (k + 1) / (warmup_steps + 1) of the full rate: it is never 0, for an update
-    with rate 0 is wasted, and the first update after the warm-up has the full rate.
-    """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / (config.warmup_steps + 1)
-    if config.schedule == "constant":
-        return config.lr
-    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
-    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.lr * (config.final_lr_share + (1 - config.final_lr_share) * fall)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use `rate` in the next update."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
 def _eight_bit(name: str) -> Callable[..., torch.optim.Optimizer]:
     try:
-        from train.eight_bit import EIGHT_BIT
+        from train.optim.eight_bit import EIGHT_BIT
     except ImportError as error:
         raise ConfigError(
             f"optim.name: {name} needs bitsandbytes ({error}); pip install bitsandbytes, or use adamw"

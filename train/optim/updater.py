@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from train.optim.rounding import in_fp32
 from train.rng import rounding_rng
-from train.rounding import in_fp32
 
 
 class Updater:
