@@ -16,12 +16,12 @@ from train.config import RunConfig
 from train.ema import Ema
 from train.parallel.shards import reshard
 from train.parallel.world import World
-from train.progress import Progress
 from train.recipe import Metrics, Recipe
+from train.reports.progress import Progress
+from train.reports.sheets import sheet
+from train.reports.trackers import Trackers
 from train.rng import seed_global, step_rng
-from train.sheets import sheet
 from train.state import Counters
-from train.trackers import Trackers
 
 SHEET_STEP = -1  # seeds the chance of the sample sheets: the same noise every time, and unlike any step's
 

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from dataset_tools.batches import Batch
-from train import tally
 from train.config import Config
 from train.feed import Feed, feeds
 from train.hooks import StepDone
@@ -18,6 +17,7 @@ from train.parallel.world import join
 from train.player import Player, Update, only
 from train.recipe import Metrics, Recipe
 from train.recipes import make_recipe
+from train.reports import tally
 from train.rng import seed_global, step_rng
 from train.session import Session, make_session
 

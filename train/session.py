@@ -11,7 +11,6 @@ import torch
 from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
 from modules.schema import ConfigError, nearest
-from train import tally
 from train.checkpoints.folders import CheckpointError, Checkpoints
 from train.checkpoints.resuming import Resumed, export_again, resume
 from train.checkpoints.saver import Saver
@@ -25,12 +24,13 @@ from train.parallel.mesh import shard_size
 from train.parallel.preparation import prepare, shard
 from train.parallel.world import World
 from train.player import Player
-from train.progress import Progress
 from train.recipe import Recipe
-from train.record import RunRecord
+from train.reports import tally
+from train.reports.progress import Progress
+from train.reports.record import RunRecord
+from train.reports.trackers import Trackers, make_trackers
 from train.rng import seed_global
 from train.state import Counters, TrainingState
-from train.trackers import Trackers, make_trackers
 
 BUILD_STEP = -2  # seeds the initial weights
 DECISIVE = ("recipe.", "model.", "optim.name", "run.ema.enabled")  # what a checkpoint holds depends on

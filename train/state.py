@@ -30,12 +30,12 @@ from train.checkpoints.plain import check_alike, put_together, take_apart, tenso
 from train.checkpoints.shards import Shards
 from train.checkpoints.staging import Snapshot, Staging
 from train.ema import Ema
-from train.metrics import Means
 from train.parallel.ranks import gather
 from train.parallel.shards import reshard
 from train.parallel.world import World
 from train.player import Player
 from train.recipe import Recipe
+from train.reports.metrics import Means
 
 STATE = "state.json"
 NETWORK = re.compile(r"\w+", re.ASCII)

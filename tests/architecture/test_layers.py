@@ -26,7 +26,7 @@ OWNERS = {
     "cv2": ("modules/adapters/filters/canny.py", "dataset_tools/arrays.py"),
     "simplejpeg": ("dataset_tools/jpeg.py",),
     "insightface": ("modules/adapters/faces.py",),
-    "wandb": ("train/trackers.py",),
+    "wandb": ("train/reports/trackers.py",),
     "bitsandbytes": ("train/optim/eight_bit.py", "modules/adapters/four_bit.py"),
 }
 # what modules may import beyond torch and the owned libraries

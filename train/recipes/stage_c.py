@@ -28,8 +28,8 @@ from train.pictures import num_counted, pictures
 from train.recipe import Metrics
 from train.recipes.diffusion import Example, ExtraConditions, no_extra
 from train.recipes.settings import StageCModel, StageCSettings
+from train.reports.viewer import LatentViewer
 from train.rng import StepRng
-from train.viewer import LatentViewer
 
 
 class StageCRecipe:

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from train.metrics import Means
+from train.reports.metrics import Means
 
 
 def test_means_of_numbers_and_tensors_since_the_last_report() -> None:

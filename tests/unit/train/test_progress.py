@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from train.progress import Progress, duration
+from train.reports.progress import Progress, duration
 
 
 class Terminal(io.StringIO):

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from modules.schema import ConfigError
-from train.record import RunRecord, flat
+from train.reports.record import RunRecord, flat
 
 
 def test_every_start_is_noted(tmp_path: Path) -> None:

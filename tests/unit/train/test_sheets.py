@@ -3,7 +3,7 @@
 import torch
 
 from modules.pictures import LABEL_PX, MARGIN_PX
-from train.sheets import sheet
+from train.reports.sheets import sheet
 
 
 def test_pictures_stand_where_their_row_and_column_are() -> None:

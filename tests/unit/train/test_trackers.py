@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from train.config import WandbConfig
-from train.trackers import CsvTracker, TensorBoardTracker, Trackers, WandbTracker
+from train.reports.trackers import CsvTracker, TensorBoardTracker, Trackers, WandbTracker
 
 
 def rows(path: Path) -> list[dict[str, str]]:
