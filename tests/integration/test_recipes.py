@@ -15,7 +15,7 @@ from tests.integration.recipe_cases import (
     part,
     pictures,
 )
-from train.perceptual import vgg16_features
+from train.losses.perceptual import vgg16_features
 from train.recipe import Recipe
 from train.rng import seed_global, step_rng
 

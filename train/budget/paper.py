@@ -14,10 +14,10 @@ from train.budget.autocast import OnMeta, as_on_cuda
 from train.budget.ledger import Ledger
 from train.budget.unread import vocabulary, without_files
 from train.config import Config, ParallelConfig, config_from_plain
+from train.losses.perceptual import PerceptualDistance
 from train.parallel.fsdp import product_weights
 from train.parallel.preparation import prepare
 from train.parallel.world import World
-from train.perceptual import PerceptualDistance
 from train.recipe import Recipe
 from train.recipes import make_recipe
 from train.rng import step_rng

@@ -9,7 +9,7 @@ from dataset_tools.batches import Batch
 from dataset_tools.latents import Latents
 from modules.network import Network
 from train.encoders import Encoders
-from train.objective import DiffusionObjective
+from train.losses.objective import DiffusionObjective
 from train.recipe import Recipe
 from train.rng import StepRng
 

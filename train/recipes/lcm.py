@@ -12,8 +12,8 @@ from dataset_tools.batches import Batch
 from modules.schema import ConfigError, bounded, from_plain
 from modules.settings import NetworkSettings
 from train.config import Config
-from train.consistency import Distillation
 from train.frozen import held, loading_dtype
+from train.losses.consistency import Distillation
 from train.networks import network_dtype
 from train.recipe import Metrics
 from train.recipes.wrapper import Wrapper

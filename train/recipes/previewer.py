@@ -13,7 +13,7 @@ from modules.metrics import psnr
 from modules.pictures import resized
 from modules.schema import from_plain
 from train.config import Config
-from train.losses import pixel_loss
+from train.losses.pixels import pixel_loss
 from train.networks import (
     check_networks,
     evaluating,

@@ -16,14 +16,14 @@ from dataset_tools.batches import Batch
 from modules import Discriminator, StageA
 from modules.metrics import psnr
 from modules.schema import from_plain
-from train.adversary import Adversary, recorded_input
-from train.codebook import CodebookCare
 from train.conditioning import chance
 from train.config import Config
-from train.losses import pixel_loss
+from train.losses.adversary import Adversary, recorded_input
+from train.losses.codebook import CodebookCare
+from train.losses.perceptual import PerceptualDistance
+from train.losses.pixels import pixel_loss
 from train.networks import check_networks, evaluating, freeze_batchnorm, learning_network
 from train.parallel.shards import whole_weights
-from train.perceptual import PerceptualDistance
 from train.pictures import num_counted, pictures
 from train.recipe import Metrics
 from train.recipes.settings import StageAModel, StageASettings

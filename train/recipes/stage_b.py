@@ -21,6 +21,7 @@ from train.conditioning import add_noise, drop_captions, keep_rows, random_scale
 from train.config import Config
 from train.encoders import Encoders
 from train.latents import check_part
+from train.losses.objective import DiffusionObjective
 from train.networks import (
     check_networks,
     diffusion_network,
@@ -29,7 +30,6 @@ from train.networks import (
     learning_network,
     network_dtype,
 )
-from train.objective import DiffusionObjective
 from train.pictures import num_counted, pictures
 from train.recipe import Metrics
 from train.recipes.diffusion import Example, ExtraConditions, no_extra

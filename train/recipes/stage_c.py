@@ -16,6 +16,7 @@ from train.conditioning import drop_captions
 from train.config import Config
 from train.encoders import Encoders
 from train.latents import check_part
+from train.losses.objective import DiffusionObjective
 from train.networks import (
     check_networks,
     diffusion_network,
@@ -23,7 +24,6 @@ from train.networks import (
     frozen_network,
     network_dtype,
 )
-from train.objective import DiffusionObjective
 from train.pictures import num_counted, pictures
 from train.recipe import Metrics
 from train.recipes.diffusion import Example, ExtraConditions, no_extra

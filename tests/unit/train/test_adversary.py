@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.adversary import LEAST_WEIGHT, AdversaryBalance, recorded_input
-from train.losses import adaptive_weight
+from train.losses.adversary import LEAST_WEIGHT, AdversaryBalance, adaptive_weight, recorded_input
 
 
 def last_layers() -> tuple[nn.Conv2d, nn.Sequential]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.codebook import CodebookCare
+from train.losses.codebook import CodebookCare
 from train.rng import step_rng
 
 SIZE = 16

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import gdf
-from train.consistency import Distillation, Span, pseudo_huber
+from train.losses.consistency import Distillation, Span, pseudo_huber
 from train.rng import step_rng
 
 MEANS, DEVIATION = (0.7, -0.4), 0.5

@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from torch import nn
 
 import gdf
-from train.losses import (
+from train.losses.adversary import (
     adaptive_weight,
     conv1x1_weight_gradient,
-    diffusion_loss,
     hinge_discriminator_loss,
     hinge_generator_loss,
-    pixel_loss,
 )
+from train.losses.diffusion import diffusion_loss
+from train.losses.pixels import pixel_loss
 from train.rng import StepRng
 
 SPEC = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gdf import SamplingSettings
-from train.objective import DiffusionObjective
+from train.losses.objective import DiffusionObjective
 from train.rng import step_rng
 
 

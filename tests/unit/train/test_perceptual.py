@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.perceptual import PerceptualDistance, vgg16_features
+from train.losses.perceptual import PerceptualDistance, vgg16_features
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.losses import (
-    adaptive_weight,
-    conv1x1_weight_gradient,
-    hinge_discriminator_loss,
-    hinge_generator_loss,
-)
 from train.parallel import ranks
 from train.recipe import Metrics
 
@@ -120,3 +114,34 @@ def recorded_input(layer: nn.Module) -> Iterator[list[Tensor]]:
         yield inputs
     finally:
         handle.remove()
+
+
+def hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Hinge loss of the discriminator (Lim & Ye 2017): 0 where real > 1 and fake < −1."""
+    return 0.5 * (F.relu(1 - real_logits).mean() + F.relu(1 + fake_logits).mean())
+
+
+def hinge_generator_loss(fake_logits: Tensor) -> Tensor:
+    """Hinge loss of the generator: it falls as the discriminator takes its pictures for real ones."""
+    return -fake_logits.mean()
+
+
+def adaptive_weight(
+    reconstruction_gradient: Tensor, adversarial_gradient: Tensor, limit: float = 1e4
+) -> Tensor:
+    """How many times stronger the reconstruction pulls at the last decoder layer than the adversary does.
+
+    VQGAN's lambda (Esser et al. 2021, arXiv:2012.09841, equation 7): |grad L_rec| / (|grad L_adv| + 1e-4),
+    between 0 and limit. The gradients may be of any one shape. Returns a scalar.
+    """
+    ratio = reconstruction_gradient.norm() / (adversarial_gradient.norm() + 1e-4)
+    return ratio.clamp(max=limit)
+
+
+def conv1x1_weight_gradient(features: Tensor, output_gradient: Tensor) -> Tensor:
+    """Gradient of a 1 x 1 convolution's weight, from its input and its output's gradient.
+
+    features: [B, C, H, W]. output_gradient: [B, D, H, W]. Returns [D, C]. Going through the output instead of
+    asking autograd for the parameter keeps parameters that are sharded, replicated or compiled out of it.
+    """
+    return torch.einsum("bchw,bdhw->dc", features, output_gradient)

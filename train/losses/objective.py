@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import gdf
-from train.losses import diffusion_loss
+from train.losses.diffusion import diffusion_loss
 from train.parallel import ranks
 from train.rng import StepRng
 
@@ -54,7 +54,7 @@ class DiffusionObjective:
         noise: Tensor | None = None,
         num_counted: int | None = None,
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The recipe's loss and metrics of one micro-batch; arguments as of `losses.diffusion_loss`.
+        """The recipe's loss and metrics of one micro-batch; arguments as of `diffusion_loss`.
 
         num_counted: of how many pictures the statistics take note (None: of all).
         """
