@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import modules
+from modules.encoders import ImageEncoder, TextEncoder
+from modules.weights.conversion import gather
+from modules.weights.lazy import lazy_state
+from modules.weights.parts import Part
+from tests.unit.modules.layout_cases import CLIP, SMALL
 
 STAGE_B: dict[str, Any] = {
     "c_r": 8,
@@ -45,6 +50,18 @@ def randomise(network: nn.Module) -> None:
 
 
 @pytest.fixture
+def seed() -> None:
+    """What torch draws is the same in every test."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=("stage_c", "stage_b"))
+def network(request: pytest.FixtureRequest, make: Callable[..., Any]) -> Any:
+    """Both diffusion networks in turn, small, frozen and without dropout."""
+    return make(request.param).eval().requires_grad_(False)
+
+
+@pytest.fixture
 def make() -> Callable[..., Any]:
     """make("stage_b" | "stage_c", random=True, **changes): a small diffusion network."""
 
@@ -75,3 +92,20 @@ def inputs() -> Callable[..., dict[str, Tensor]]:
         return {"x": noise(6, height, width), "r": r, **texts}
 
     return inputs
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
+    """All networks and encoders, small where their structure allows it."""
+    folder = tmp_path_factory.mktemp("encoders")
+    torch.manual_seed(0)
+    TextEncoder(config={**CLIP, "hidden_act": "gelu"}, words=["red"], max_length=8).save(
+        folder / "text_encoder"
+    )
+    picture = {**CLIP, "image_size": 32, "patch_size": 16, "hidden_act": "quick_gelu"}
+    ImageEncoder(config=picture).save(folder / "image_encoder")
+    networks = {name: modules.build(name, config) for name, config in SMALL.items()}
+    found = gather(folder)
+    for name, network in networks.items():
+        found[name] = Part(name, network.config, lazy_state(network.state_dict()), {"note": name})
+    return found
