@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modules.dropout import dropout
+
 MOST_SCORES = 2**26  # that are kept for the backward pass: 128 MiB in bf16; beyond, they are computed anew
 
 KeysValues = tuple[Tensor, Tensor]
@@ -88,19 +90,22 @@ class Attention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(-2))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Scaled dot product attention. q: [B, heads, L, c]; k, v: [B, heads, N, c]; returns a tensor like q."""
+def attend(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
+    """Scaled dot product attention. q: [B, heads, L, c]; k, v: [B, heads, N, c]; returns a tensor like q.
+
+    p: the chance that a pixel does not look at a token.
+    """
     if not is_sooner_by_products(q, k):
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
     # Picture by picture: the scores of a batch fit no cache, and memory of that size is new each time.
     pictures = zip(q.split(1), k.split(1), v.split(1), strict=True)
-    return torch.cat([attend_by_products(*each, dropout) for each in pictures])
+    return torch.cat([attend_by_products(*each, p) for each in pictures])
 
 
-def attend_by_products(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+def attend_by_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
     """The same with the whole matrix of scores [B, heads, L, N]."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return F.dropout(scores.softmax(dim=-1).to(q.dtype), dropout) @ v
+    return dropout(scores.softmax(dim=-1).to(q.dtype), p) @ v
 
 
 def is_sooner_by_products(q: Tensor, k: Tensor) -> bool:

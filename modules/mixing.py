@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from modules.dropout import Dropout
+
 SMALLEST_ENERGY = 1e-6  # keeps the gradient of the root finite at zero
 HALF_SCALE = 256.0  # down which fp16 goes where it would overflow; a power of two rounds nothing
 
@@ -105,7 +107,7 @@ class ChannelMixer(nn.Sequential):
 
     def __init__(self, c_in: int, c_out: int, dropout: float) -> None:
         wide = 4 * c_out
-        norm, drop = GlobalResponseNorm(wide), nn.Dropout(dropout)
+        norm, drop = GlobalResponseNorm(wide), Dropout(dropout)
         super().__init__(nn.Linear(c_in, wide), nn.GELU(), norm, drop, nn.Linear(wide, c_out))
 
     def forward(self, x: Tensor) -> Tensor:

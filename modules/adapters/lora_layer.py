@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from modules.adapters.lora_state import Factors
+from modules.dropout import Dropout
 
 SMALLEST_NORM = 1e-12  # of a weight that is all zeros, as a fresh output layer's
 
@@ -47,7 +48,7 @@ class LoRALayer(nn.Module):
         self.lora_down, self.lora_up = Factor(down), Factor(up)
         self.register_buffer("alpha", torch.empty((), dtype=torch.float32))
         self.dora_scale = None if dora is None else nn.Parameter(torch.empty(dora, dtype=torch.float32))
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

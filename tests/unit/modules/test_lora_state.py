@@ -23,7 +23,7 @@ def test_config_and_file_make_it_again(network: Any, dora: Any, tmp_path: Any) -
     for name, layer in lora.layers.items():
         for one, other in zip(layer.factors(), again.layers[name].factors(), strict=True):
             assert (one is None and other is None) or torch.equal(one, other)
-    assert {type(layer.dropout) for layer in again.layers.values()} == {nn.Dropout}
+    assert {layer.dropout.p for layer in again.layers.values()} == {0.25}
 
 
 def test_weights_come_back_after_being_without_storage(make: Any) -> None:
