@@ -73,7 +73,7 @@ def beside_everything(run: Run, batch: int) -> Found:
         size = tiny() if run.small else full_size()
         write(Path(name), size, run.device, torch.bfloat16)
         psnr = same_picture(Path(name), size, run.device)
-        ours, peers = variants(run, Path(name), size, batch, mode="reduce-overhead")
+        ours, peers = variants(run, Path(name), size, batch, graphs=True)
         sdxl = SDXL(run.device, run.small)
         peers |= {"SDXL": sdxl.pictures(batch, False), "SDXL, compiled": sdxl.pictures(batch, True)}
         comparison = run.compare(ours, peers)
@@ -89,14 +89,20 @@ def beside_everything(run: Run, batch: int) -> Found:
 
 
 def variants(
-    run: Run, folder: Path, size: Size, batch: int, **compiling: Any
+    run: Run, folder: Path, size: Size, batch: int, graphs: bool = False
 ) -> tuple[dict[str, Turn], dict[str, Turn]]:
-    """Our pipeline and theirs, in bfloat16, each also compiled. compiling: options of torch.compile."""
+    """Our pipeline and theirs, in bfloat16, each also compiled. graphs: also as CUDA graphs."""
+    ways: dict[str, Any] = {"eager": False, "compiled": True}
+    if graphs:
+        ways["compiled, graphs"] = "graphs"
     theirs = TheirPipelines.load(folder, run.device, torch.bfloat16)
-    ours: dict[str, Turn] = {"eager": our_pictures(our_cascade(folder, run.device, "bf16"), size, batch)}
+    ours: dict[str, Turn] = {
+        name: our_pictures(our_cascade(folder, run.device, "bf16", compile=way), size, batch)
+        for name, way in ways.items()
+    }
     peers: dict[str, Turn] = {
         "as documented": theirs.pictures(size, batch),
-        "compiled": theirs.compiled(**compiling).pictures(size, batch),
+        "compiled": theirs.compiled(mode="reduce-overhead" if graphs else None).pictures(size, batch),
     }
     return ours, peers
 
