@@ -8,10 +8,12 @@ gaps of any length, and sparse files, are refused.
 import re
 import tarfile
 from collections.abc import Callable, Iterator
+from io import SEEK_CUR
 from typing import Any, BinaryIO, NamedTuple
 
 from dataset_tools.images import SUFFIXES
 from dataset_tools.kinds import Kind, UnusableError
+from dataset_tools.tar_headers import plain_header
 
 MAX_MEMBER_BYTES = 1 << 28
 """A larger member is not a picture."""
@@ -129,9 +131,13 @@ def _content(
         return nothing, UnusableError(Kind.OVERSIZED, reason)
     if not is_wanted(ext, member.size):
         return Content(member.offset_data, member.size, b""), None
-    content = archive.extractfile(member)
-    assert content is not None  # so for regular files only
-    return Content(member.offset_data, member.size, content.read()), None
+    file = archive.fileobj
+    assert file is not None  # so for closed archives only
+    file.seek(member.offset_data)
+    data = file.read(member.size)
+    if len(data) != member.size:
+        raise tarfile.ReadError("unexpected end of data")
+    return Content(member.offset_data, member.size, data), None
 
 
 def _unsafe(name: str) -> str:
@@ -176,7 +182,7 @@ class _Header(tarfile.TarInfo):
         try:
             if archive.depth > MAX_CHAIN:
                 raise _tarfile.InvalidHeaderError("a chain of extended headers without end")
-            header = super().fromtarfile(archive)
+            header = cls._of_plain_file(archive) or super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             archive.note(error)
             if isinstance(error, _tarfile.SubsequentHeaderError):  # which would end the reading
@@ -186,6 +192,18 @@ class _Header(tarfile.TarInfo):
             archive.depth -= 1
         archive.note_header()
         return header
+
+    @classmethod
+    def _of_plain_file(cls, archive: Any) -> Any:
+        """The next header if it is of the usual kind; else None, and nothing is read."""
+        block = archive.fileobj.read(tarfile.BLOCKSIZE)
+        if (plain := plain_header(block)) is None:
+            archive.fileobj.seek(-len(block), SEEK_CUR)
+            return None
+        header = cls(plain.name.decode(archive.encoding, archive.errors))
+        header.size, header.chksum = plain.num_bytes, plain.checksum
+        header.offset = archive.fileobj.tell() - tarfile.BLOCKSIZE
+        return header._proc_member(archive)
 
     def _proc_member(self, archive: Any) -> Any:
         """Refuse what tarfile would follow without a limit: long extended headers, sparse files."""
