@@ -1,4 +1,4 @@
-"""From references to batches of pixels, and the data set that DataLoader workers run."""
+"""From references to batches of pixels, and the data set that data workers run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from dataset_tools.cache import CacheError
 from dataset_tools.course import Order, Share, Source
@@ -72,8 +71,8 @@ class Lane(NamedTuple):
 
 
 @dataclass
-class WorkerDataset(IterableDataset):
-    """What each DataLoader worker of a rank iterates over; yields Items. Plain data, so picklable.
+class WorkerDataset:
+    """What the workers of a rank make Items of (see dataset_tools.workers). Plain data, so picklable.
 
     by_samples: True: all workers of all ranks walk the same global batches of batch_size · world_size rows;
     the n-th worker takes every n-th of them and decodes the rows of its rank. False: each walks its own share
@@ -91,9 +90,8 @@ class WorkerDataset(IterableDataset):
     first: int = 0
     latents: Latents | None = None
 
-    def __iter__(self) -> Iterator[Item]:
-        info = get_worker_info()
-        worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
+    def items(self, worker: int = 0, num_workers: int = 1) -> Iterator[Item]:
+        """Those of one worker, in order."""
         skipped: list[Skipped] = []
         reader = ShardReader(self.config.cache_dir, self.config.cache_gb, self.config.allow_commands)
         indexer = ShardIndexer(self.config, self.seed, reader, skipped.append, self.latents)

@@ -1,14 +1,13 @@
 """Work on the items of a list in other processes, some items ahead of where the result is needed."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Generic, Self, TypeVar
+
+from dataset_tools.children import follow_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,7 +29,7 @@ class Lookahead(Generic[Item, Result]):
         if num_workers:
             # spawn: a forked child would inherit locks of other threads, such as the progress bar's.
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(num_workers, context, initializer=_follow_parent)
+            self._pool = ProcessPoolExecutor(num_workers, context, initializer=follow_parent)
 
     def __getitem__(self, index: int) -> Result:
         """Return the result of an item; asking for an index forgets those before it."""
@@ -57,16 +56,3 @@ class Lookahead(Generic[Item, Result]):
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Let the parent alone handle Ctrl-C, and end when it is killed: a pool's workers would wait for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # this runs in a child
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from dataset_tools.arrays import take_apart
+from dataset_tools.workers import is_worker
 
 
 def stacked(rows: Sequence[Tensor]) -> Tensor:
@@ -31,7 +31,7 @@ def stacked(rows: Sequence[Tensor]) -> Tensor:
 def _empty(number: int, row: Tensor) -> Tensor:
     """Room for so many rows. In a data worker it is shared memory: to send it would cost another copy."""
     shape = (number, *row.shape)
-    if get_worker_info() is None:
+    if not is_worker():
         return row.new_empty(shape)
     num_bytes = number * row.numel() * row.element_size()
     storage = torch.UntypedStorage._new_shared(num_bytes)  # as torch's own default_collate does

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader
 
 from dataset_tools.batches import Batch, Item, Lane, WorkerDataset
 from dataset_tools.course import Source
@@ -19,6 +18,7 @@ from dataset_tools.left_out import LeftOut
 from dataset_tools.position import Place, check, check_lanes
 from dataset_tools.sources import expand
 from dataset_tools.walker import state_at
+from dataset_tools.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ class Stream:
     "auto" takes "shards" where there are enough of them, else "samples", and says so.
 
     With `config.resample` shards are drawn with replacement, by each worker from all of them.
+
+    Workers begin to read at the first batch that is asked for or, before that, with `start`; the batches are
+    the same. Whoever starts a stream closes it, also when it was never iterated over.
 
     `left_out` counts and names what cannot be used. `taken` counts the samples of each source of
     `config.sources` that this rank has had since the run's first start. `wait_s` is the time in seconds that
@@ -62,6 +65,7 @@ class Stream:
         self._epoch = 0
         self._undecodable_since: int | None = None
         self._borrowed: Batch | None = None
+        self._workers: Workers[Item] | None = None
         self.has_ended = False
 
     @property
@@ -69,9 +73,22 @@ class Stream:
         """Whether there is an end, after whole epochs."""
         return self.config.epochs is not None
 
+    def start(self) -> None:
+        """Let the workers, if there are any, begin to read after the batch that was taken last."""
+        if self._workers is None and self.config.num_workers:
+            config = self.config
+            self._workers = Workers(self._data_set(), config.num_workers, config.prefetch, _pinned)
+
+    def close(self) -> None:
+        """End the workers at once. What they have read ahead is read again if the stream goes on."""
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close()
+
     def __iter__(self) -> Iterator[Batch]:
         """Go on after the batch that was taken last, or that `load_state_dict` says."""
-        items = iter(self._loader())
+        self.start()
+        items: Iterator[Item] = self._workers or map(_pinned, self._data_set().items())
         self.has_ended = False
         ahead: list[Item] = []  # with an end: a batch that is held back until it is known whether one follows
         try:
@@ -85,7 +102,8 @@ class Stream:
                     if batch is not None:  # so it is for one at most
                         yield batch
         finally:
-            del items  # ends the workers at once; a traceback that someone keeps would keep them
+            if items is self._workers:
+                self.close()
 
     def _hold_back(self, ahead: list[Item], item: Item | None) -> tuple[list[Item], list[Item]]:
         """What can be taken now that `item` has come (None: the end), and what is held back."""
@@ -125,6 +143,7 @@ class Stream:
         line, for what is no such state.
         """
         check(state)
+        self.close()
         now, then = self._walk(), state["walk"]
         changed = sorted(key for key in now if now[key] != then.get(key))
         if changed:
@@ -177,8 +196,8 @@ class Stream:
             return True
         return self.config.split == "samples"
 
-    def _loader(self) -> DataLoader:
-        workers = WorkerDataset(
+    def _data_set(self) -> WorkerDataset:
+        return WorkerDataset(
             self.config,
             self.sources,
             self.rank,
@@ -188,15 +207,6 @@ class Stream:
             list(self._lanes),
             self._next_lane,
             self.latents,
-        )
-        return DataLoader(
-            workers,
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=self.config.num_workers,
-            prefetch_factor=self.config.prefetch if self.config.num_workers else None,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else it would draw from torch's own when it is opened
         )
 
     def _take(self, item: Item) -> Batch | None:
@@ -259,5 +269,9 @@ def _digest(sources: list[Source]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
-def _as_it_is(item: Any) -> Any:
-    return item
+def _pinned(item: Item) -> Item:
+    """The item in memory that a GPU copies from while others compute; without a GPU, as it is."""
+    if item.batch is None or not torch.cuda.is_available():
+        return item
+    tensors = {name: each.pin_memory() for name, each in item.batch.items() if isinstance(each, torch.Tensor)}
+    return item._replace(batch=cast(Batch, {**item.batch, **tensors}))

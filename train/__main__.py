@@ -28,6 +28,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from modules.hydra_options import options_last
+from modules.hydra_words import in_words, unreadable
 from modules.overrides import OPEN, check_arguments, take_targets, targets_checked, with_escaped_keys
 from modules.processes import place
 from modules.schema import ConfigError, nearest, one_line
@@ -37,11 +39,10 @@ from train.config import config_from_plain
 from train.interrupts import stop_requests
 from train.loop import DivergedError, train
 from train.parallel.world import conduct, fail, join
-from train.recipes import make_recipe
 from train.session import make_session
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NO_NAME = re.compile(r"(?<=[=[,])(true|false|nan|inf|[\d.+-]+)(?=[],]|$)", re.IGNORECASE)
+NO_NAME = re.compile(r"(?<=[=[,])(null|true|false|nan|inf|[\d.+-]+)(?=[],]|$)", re.IGNORECASE)
 FAILURE, MISTAKE = 1, 2  # exit status
 USAGE = """\
 python -m train experiment=NAME [KEY=VALUE ...]        one process
@@ -61,15 +62,21 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, *experiment_lines(), sep="\n")
         return 0
     statuses: list[int] = []  # of the jobs: several with --multirun, none with --cfg
+    failed: list[Exception] = []  # what jobs ended with that is no mistake in the settings
     here = os.getpid()
 
     def job(settings: DictConfig) -> None:
-        statuses.append(attempt(settings))
+        try:
+            statuses.append(attempt(settings))
+        except Exception as error:
+            failed.append(error)
+            raise
         if statuses[-1] and os.getpid() != here:  # of a launcher that has other machines do the jobs
             raise HydraException(f"a job ended with status {statuses[-1]}; its log says why")
 
     try:
         arguments, allowed = take_targets(arguments)
+        arguments = options_last(arguments)
         sys.argv[1:] = [settable(argument) for argument in arguments]
         check_arguments(arguments, allowed=allowed)
         with targets_checked(hydra_calls, partial(OmegaConf.to_container, resolve=True), allowed):
@@ -77,9 +84,11 @@ def main(arguments: Sequence[str]) -> int:
     except MissingConfigException as error:
         return say(f"{error.missing_cfg_file}: no such option; {nearest_option(error)}", MISTAKE)
     except OverrideParseException as error:
-        return say(f"{error.override.lstrip('+')}: not a setting that can be read: {error.message}", MISTAKE)
-    except (HydraException, OmegaConfBaseException, ConfigError) as error:
-        return say(error, MISTAKE)
+        return say(unreadable(error.override), MISTAKE)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if error in failed:
+            raise
+        return say(in_words(str(error)), MISTAKE)
     return max(statuses, default=0)
 
 
@@ -93,7 +102,7 @@ def mistakes() -> Iterator[None]:
     try:
         yield
     except (OmegaConfBaseException, ValueError, OSError) as error:
-        raise Mistake(str(error)) from error
+        raise Mistake(in_words(one_line(error))) from error
 
 
 def attempt(settings: DictConfig) -> int:
@@ -103,7 +112,7 @@ def attempt(settings: DictConfig) -> int:
             with mistakes():
                 config = config_from_plain(with_memory(plain(settings)))
                 world = join(config.run.device, config.parallel)
-                session = make_session(config, make_recipe(config), world)
+                session = make_session(config, None, world)
             train(session, stop)
     except Mistake as error:
         return say(error, MISTAKE)
@@ -144,6 +153,8 @@ def with_memory(values: dict[str, Any]) -> dict[str, Any]:
 
 def settable(argument: str) -> str:
     """An override that Hydra takes in any case, for `train.config` has the better words for a wrong key."""
+    if argument in experiments():
+        raise ConfigError(f"{argument}: no setting; did you mean 'experiment={argument}'?")
     match = re.fullmatch(r"\+{0,2}([A-Za-z_][\w.]*)(=.*)", argument, flags=re.DOTALL)
     if not match or match[1].startswith("hydra.") and not match[1].startswith(f"hydra.{OPEN}."):
         return argument
@@ -170,7 +181,9 @@ def experiment_lines() -> Iterable[str]:
 
 def nearest_option(error: MissingConfigException) -> str:
     """The option of a group that a wrong name probably means."""
-    group, _, name = (error.missing_cfg_file or "").partition("/")
+    group, slash, name = (error.missing_cfg_file or "").partition("/")
+    if not slash:  # no group, but all settings
+        return "leave --config-name out"
     folder = CONFIGS / group
     return nearest(name, (str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
 

@@ -16,7 +16,6 @@ from train.optim.rates import learning_rate
 from train.parallel.world import join
 from train.player import Player, Update, only
 from train.recipe import Metrics, Recipe
-from train.recipes import make_recipe
 from train.reports import tally
 from train.rng import seed_global, step_rng
 from train.session import Session, make_session
@@ -43,7 +42,6 @@ def run(config: Config, recipe: Recipe | None = None) -> Summary:
     recipe: in place of the one that the settings name. Raises ValueError or OSError when something that was
     given is wrong, DivergedError when the run cannot go on.
     """
-    recipe = recipe or make_recipe(config)
     with stop_requests() as stop:
         return train(make_session(config, recipe, join(config.run.device, config.parallel)), stop)
 

@@ -12,7 +12,7 @@ from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
 from modules.schema import ConfigError, nearest
 from train.checkpoints.folders import CheckpointError, Checkpoints
-from train.checkpoints.resuming import Resumed, export_again, resume
+from train.checkpoints.resuming import Resumed, export_again, resume, resume_data
 from train.checkpoints.saver import Saver
 from train.config import Config
 from train.ema import Ema
@@ -25,6 +25,7 @@ from train.parallel.preparation import prepare, shard
 from train.parallel.world import World
 from train.player import Player
 from train.recipe import Recipe
+from train.recipes import make_recipe
 from train.reports import tally
 from train.reports.progress import Progress
 from train.reports.record import RunRecord
@@ -62,6 +63,7 @@ class Session:
             facts.update(tally.of_this_rank(self.state.stream, self.world))
             raise
         finally:
+            self.state.stream.close()
             self.saver.close()
             if self.world.is_first:
                 self._record(facts)
@@ -75,28 +77,51 @@ class Session:
             self.progress.note(f"how the run ended was not noted: {error}")
 
 
-def make_session(config: Config, recipe: Recipe, world: World) -> Session:
+def make_session(config: Config, recipe: Recipe | None, world: World) -> Session:
     """Check, open the data, build the networks, take back the newest checkpoint.
 
-    Raises ValueError or OSError, one line, for whatever was given wrong.
+    The data workers begin to read as soon as it is known where: they go on while the rest is made.
+    recipe: in place of the one that the settings name. Raises ValueError or OSError, one line, for whatever
+    was given wrong; no worker is left then.
     """
-    check_together(config, recipe, world)
+    check_processes(config, world)
     set_arithmetic(config, world)
-    stream = Stream(config.data, rank=world.rank, world_size=world.size, seed=config.run.seed)
-    if stream.latents is not None:
-        stream.latents = use_latents(recipe, config.recipe["name"], stream.latents)
-    sheet_batch = first_pictures(config)  # data with nothing usable end the run here
-    state = build(config, recipe, world, stream)
-    folder, run = Path(config.run.dir), config.run
-    checkpoints = Checkpoints(folder / "checkpoints", run.keep_every, run.keep_last)
-    settings = asdict(config)
+    run = config.run
+    stream = Stream(config.data, rank=world.rank, world_size=world.size, seed=run.seed)
+    checkpoints = Checkpoints(Path(run.dir) / "checkpoints", run.keep_every, run.keep_last)
     try:
-        resumed = resume(checkpoints, state)
-    except CheckpointError as error:
-        raise CheckpointError(with_changes(str(error), RunRecord(folder, settings))) from error
-    step = state.counters.step
+        if stream.latents is None and not checkpoints.are_there:  # what it needs of latents, the recipe knows
+            stream.start()
+        recipe = recipe or make_recipe(config)
+        check_players(config, recipe, world)
+        if stream.latents is not None:
+            stream.latents = use_latents(recipe, config.recipe["name"], stream.latents)
+        with with_changes(config):
+            found = resume_data(checkpoints, stream, world)
+        stream.start()
+        sheet_batch = first_pictures(config)  # data with nothing usable end the run here
+        state = build(config, recipe, world, stream)
+        if found:
+            with with_changes(config):
+                found = resume(found, checkpoints, state)
+        return begin(config, state, checkpoints, found, sheet_batch)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def begin(
+    config: Config,
+    state: TrainingState,
+    checkpoints: Checkpoints,
+    resumed: Resumed | None,
+    sheet_batch: Batch,
+) -> Session:
+    """Note that the run starts or goes on, and make all that tells of it."""
+    step, world, settings = state.counters.step, state.world, asdict(config)
+    folder = Path(config.run.dir)
     progress = Progress(config.name, config.run.num_steps, step)
-    record = RunRecord(Path(config.run.dir), settings, state.counters.run_id)
+    record = RunRecord(folder, settings, state.counters.run_id)
     state.counters.run_id = record.run_id
     trackers = Trackers({}, progress.note)
     if world.is_first:
@@ -113,13 +138,17 @@ def make_session(config: Config, recipe: Recipe, world: World) -> Session:
     return session
 
 
-def check_together(config: Config, recipe: Recipe, world: World) -> None:
-    """What the settings alone cannot tell."""
+def check_processes(config: Config, world: World) -> None:
+    """Whether the settings suit the number of processes."""
     if world.size > 1 and config.parallel.mode == "single":
         raise ConfigError(
             f"parallel.mode: single, but {world.size} processes were started; use parallel=ddp, fsdp or hsdp"
         )
     shard_size(config.parallel, world)
+
+
+def check_players(config: Config, recipe: Recipe, world: World) -> None:
+    """Whether the settings suit those who learn."""
     for player in config.optim.players:
         if player not in recipe.players:
             raise ConfigError(f"optim.players.{player}: unknown player; {nearest(player, recipe.players)}")
@@ -174,10 +203,17 @@ def announce(progress: Progress, record: RunRecord, step: int, resumed: Resumed)
         progress.note(f"  changed since the last start: {change}")
 
 
-def with_changes(problem: str, record: RunRecord) -> str:
-    """A checkpoint's problem, and the settings that may be the reason for it."""
-    changes = [change for change in record.changes() if change.startswith(DECISIVE)]
-    return f"{problem}; changed since the last start: {', '.join(changes)}" if changes else problem
+@contextmanager
+def with_changes(config: Config) -> Iterator[None]:
+    """Tell, with a checkpoint's problem, of the settings that may be the reason for it."""
+    try:
+        yield
+    except CheckpointError as error:
+        record = RunRecord(Path(config.run.dir), asdict(config))
+        changes = [change for change in record.changes() if change.startswith(DECISIVE)]
+        if not changes:
+            raise
+        raise CheckpointError(f"{error}; changed since the last start: {', '.join(changes)}") from error
 
 
 def make_hooks(session: Session, sheet_batch: Batch) -> list[Hook]:

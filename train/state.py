@@ -111,7 +111,8 @@ class TrainingState:
         return Snapshot(self.counters.step, staging.copied(tensors), texts)
 
     def read(self, folder: Path) -> None:
-        """Take everything back, whatever the number of ranks and the parallel mode were.
+        """Take back all but the data position (see `read_position`), whatever the number of ranks and the
+        parallel mode were.
 
         Raises CheckpointError if it is the state of something else.
         """
@@ -130,27 +131,9 @@ class TrainingState:
                 load.finish()
         with fits(folder, "recipe"):
             self.recipe.load_state_dict(recipe)
-        self._read_position(folder, plain.processes)
         self.means.load_state_dict(plain.means, self.world.rank, self.world.size)
         for name, value in asdict(plain.counters).items():
             setattr(self.counters, name, value)
-
-    def _read_position(self, folder: Path, num_saved: int) -> None:
-        """Take back the data position; what was counted by ranks that are no more goes to the first.
-
-        With another number of ranks the stream finds out by itself what a position still means.
-        """
-        rank, size = self.world.rank, self.world.size
-        for each in [min(rank, num_saved - 1), *(range(size, num_saved) if rank == 0 else ())]:
-            name = f"{rank_stem(each)}.json"
-            with fits(folder, name):
-                position = read_json(folder / name, MOST_PLAIN_BYTES)["data"]
-                if each < size:
-                    self.stream.load_state_dict(position)
-                else:
-                    self.stream.add_counts(position)
-        if rank >= num_saved:  # the position is of another, which counts what it has read
-            self.stream.taken.clear()
 
     def _network_tensors(self) -> dict[str, Tensor]:
         """The networks' parameters and buffers, and the averages that are kept of them."""
@@ -175,6 +158,25 @@ class TrainingState:
             name: {"network": name, "config": cast(Network, network).config, **self.recipe.facts(name)}
             for name, network in self.recipe.networks().items()
         }
+
+
+def read_position(folder: Path, stream: Stream, world: World) -> None:
+    """Take back the data position; what was counted by ranks that are no more goes to the first.
+
+    With another number of ranks the stream finds out by itself what a position still means.
+    Raises CheckpointError if it is the position of something else.
+    """
+    num_saved, rank, size = read_state(folder).processes, world.rank, world.size
+    for each in [min(rank, num_saved - 1), *(range(size, num_saved) if rank == 0 else ())]:
+        name = f"{rank_stem(each)}.json"
+        with fits(folder, name):
+            position = read_json(folder / name, MOST_PLAIN_BYTES)["data"]
+            if each < size:
+                stream.load_state_dict(position)
+            else:
+                stream.add_counts(position)
+    if rank >= num_saved:  # the position is of another, which counts what it has read
+        stream.taken.clear()
 
 
 def rank_stem(rank: int) -> str:

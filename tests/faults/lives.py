@@ -19,7 +19,6 @@ from train.config import config_from_plain
 from train.interrupts import stop_requests
 from train.loop import train
 from train.parallel.world import conduct, join
-from train.recipes import make_recipe
 from train.session import make_session
 
 POLL_S = 0.002
@@ -135,7 +134,7 @@ def live(settings: dict[str, Any], rank: int, life: Life, port: int | None, kill
         config = config_from_plain(settings)
         world = join(config.run.device, config.parallel)
         board.note("building")
-        session = make_session(config, make_recipe(config), world)
+        session = make_session(config, None, world)
         watch_session(board, session)
         with stop_requests() as stop:
             train(session, stop)

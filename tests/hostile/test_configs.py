@@ -18,6 +18,8 @@ from inference import __main__ as draw
 from inference.pipeline import Cascade
 from tests.hostile.broken_configs import Broken, broken, broken_request
 from train import __main__ as train
+from train.config import Config
+from train.recipes import make_recipe
 
 CONFIGS = train.CONFIGS
 SHORT, LONG = 25, 500
@@ -28,6 +30,11 @@ class Accepted(Exception):
 
 
 def accept(*_: Any, **__: Any) -> None:
+    raise Accepted
+
+
+def accept_training(config: Config, *_: Any) -> None:
+    make_recipe(config)
     raise Accepted
 
 
@@ -93,7 +100,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def stop(patch: Any) -> None:
-    patch(train, "make_session", accept)
+    patch(train, "make_session", accept_training)
     patch(train, "join", lambda *_: None)
     patch(Cascade, "load", accept)
 

@@ -49,15 +49,20 @@ class Checkpoints:
         """Where it lies while it is written."""
         return self.folder / f"{PREFIX}{step:08d}{UNFINISHED}"
 
+    @property
+    def are_there(self) -> bool:
+        """Whether one is named as the newest; it need not be whole."""
+        return (self.folder / LATEST).exists()
+
     def usable(self) -> list[Path]:
         """The checkpoint that `latest` names, and the older ones to fall back on, newest first.
 
         [] where nothing is named: the run starts anew. The first may not exist. What is newer than `latest`
         says is of a past that was given up.
         """
-        pointer = self.folder / LATEST
-        if not pointer.exists():
+        if not self.are_there:
             return []
+        pointer = self.folder / LATEST
         name, there = "", self._all()[::-1]
         if pointer.is_file():
             with pointer.open("rb") as file:

@@ -2,14 +2,18 @@
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from dataset_tools.stream import Stream
 from modules.schema import one_line
 from train.checkpoints.export import export, is_exported, remove_unfinished
 from train.checkpoints.folders import LATEST, CheckpointError, Checkpoints, damage, step_of
 from train.parallel.ranks import gather
-from train.state import TrainingState, read_state
+from train.parallel.world import World
+from train.state import TrainingState, read_position, read_state
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +23,12 @@ class Resumed(NamedTuple):
 
     path: Path
     seconds: float
+    is_newest: bool  # no damaged one is newer
 
 
-def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
-    """Take back the newest checkpoint that is whole, on all ranks the same; None where there is none at all.
+def resume_data(checkpoints: Checkpoints, stream: Stream, world: World) -> Resumed | None:
+    """Find the newest checkpoint that is whole, on all ranks the same, and take back its data position; None
+    where there is none at all. The rest of it is taken back by `resume`, when there is something to take it.
 
     Each rank checks its share of the files. A damaged checkpoint that has one before it is told of in one
     line, and that one is used. Raises CheckpointError, on all ranks, if all are damaged.
@@ -30,17 +36,15 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
     One that is whole by its manifest and yet does not fit is an error: it is of another run, other settings
     or another version, and to go back without a word would give up work that may be worth a change of these.
     """
-    began, world = time.monotonic(), state.world
+    began = time.monotonic()
     if world.is_first:
         checkpoints.clean()
     paths: list[Path] = gather(checkpoints.usable() if world.is_first else [])[0]
     for path in paths:
         problem = _first(damage(path, world.rank, world.size))
         if problem is None:
-            _read(path, state)
-            if world.is_first and path == paths[0]:  # a damaged newest may count as one of those that stay
-                checkpoints.prune()  # the run may have been killed before it did
-            return Resumed(path, time.monotonic() - began)
+            _on_all_ranks(partial(read_position, path, stream, world))
+            return Resumed(path, time.monotonic() - began, path == paths[0])
         if world.is_first and path != paths[-1]:
             log.warning("%s; going back to the checkpoint before it", one_line(problem))
     if paths:
@@ -51,6 +55,15 @@ def resume(checkpoints: Checkpoints, state: TrainingState) -> Resumed | None:
     return None
 
 
+def resume(found: Resumed, checkpoints: Checkpoints, state: TrainingState) -> Resumed:
+    """Take back all but the data position, on all ranks. Raises CheckpointError if it does not fit."""
+    began = time.monotonic()
+    _on_all_ranks(partial(state.read, found.path))
+    if state.world.is_first and found.is_newest:  # a damaged newest may count as one of those that stay
+        checkpoints.prune()  # the run may have been killed before it did
+    return found._replace(seconds=found.seconds + time.monotonic() - began)
+
+
 def export_again(resumed: Resumed, out: Path) -> None:
     """Export the networks if a run was killed between its checkpoint and that; on the first rank."""
     remove_unfinished(out)
@@ -59,11 +72,11 @@ def export_again(resumed: Resumed, out: Path) -> None:
         export(resumed.path, state.networks, step, out)
 
 
-def _read(path: Path, state: TrainingState) -> None:
+def _on_all_ranks(read: Callable[[], None]) -> None:
     """Read, and fail on all ranks if one of them does."""
     problem = None
     try:
-        state.read(path)
+        read()
     except (ValueError, OSError) as error:
         problem = str(error)
     if (problem := _first(problem)) is not None:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 from dataset_tools.rows import stacked
+from dataset_tools.workers import Workers
 
 
 def interleaved(rows: int = 3) -> list[torch.Tensor]:
@@ -38,17 +38,17 @@ def test_rows_of_two_shapes_are_refused(dtype):
         stacked([torch.zeros(3, 4, 4, dtype=dtype), torch.zeros(3, 1, 1, dtype=dtype)])
 
 
-class Batches(IterableDataset):
+class Batches:
     """What a data worker makes, and whether it is shared memory there already."""
 
-    def __iter__(self):
+    def items(self, worker, num_workers):
         for rows in (interleaved(), [row.float() for row in interleaved()]):
             batch = stacked(rows)
             yield batch, batch.is_shared()
 
 
 def test_a_worker_makes_batches_where_the_training_reads_them():
-    pictures, numbers = DataLoader(Batches(), batch_size=None, num_workers=1)
+    pictures, numbers = Workers(Batches(), 1, 2, lambda batch: batch)
     assert pictures[1] and numbers[1]
     assert torch.equal(pictures[0], torch.stack(interleaved()))
     assert torch.equal(numbers[0], torch.stack(interleaved()).float())

@@ -2,12 +2,11 @@
 
 import itertools
 import logging
-import pickle
+import multiprocessing
 from collections import Counter
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from dataset_tools.batches import Lane, WorkerDataset
 from dataset_tools.course import Order, Share
@@ -17,6 +16,7 @@ from dataset_tools.records import read_samples
 from dataset_tools.sample_refs import ShardIndexer
 from dataset_tools.stream import Stream
 from dataset_tools.walker import Walker
+from dataset_tools.workers import Workers
 from tests.unit.dataset_tools.stream_cases import config, keys_of, take
 
 SIZES = [(16, 16), (32, 16), (15, 17), (16, 32), (40, 18)]
@@ -186,11 +186,10 @@ def test_a_sample_with_only_one_of_the_fields_uses_that_one(make_tar, make_png, 
 def test_the_worker_data_set_works_in_a_spawned_process(make_shards):
     """As on Windows: everything that a worker gets is pickled."""
     settings = config(make_shards([12]))
-    dataset = WorkerDataset(settings, Stream(settings).sources, 0, 1, 0, True, [Lane()])
-    loader = DataLoader(
-        pickle.loads(pickle.dumps(dataset)), batch_size=None, num_workers=1, multiprocessing_context="spawn"
-    )
-    items = take(loader, 3)
+    data = WorkerDataset(settings, Stream(settings).sources, 0, 1, 0, True, [Lane()])
+    workers = Workers(data, 1, 2, lambda item: item, multiprocessing.get_context("spawn"))
+    items = take(workers, 3)
+    workers.close()
     assert [item.batch["keys"] for item in items] == keys_of(take(Stream(settings), 3))
 
 

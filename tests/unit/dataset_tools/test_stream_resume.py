@@ -4,7 +4,6 @@ import json
 import logging
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -82,6 +81,20 @@ def test_resume_is_exact_with_workers_that_read_ahead(folder, split, stop):
         assert_same(take(again, 5), whole[stop + 4 :])
 
 
+@pytest.mark.parametrize("split", ["shards", "samples"])
+def test_what_was_read_ahead_is_forgotten_where_a_position_is_taken_back(folder, split):
+    """So reading may begin before it is known where to go on."""
+    settings = config(folder, split=split, num_workers=2)
+    whole = take(Stream(settings, seed=1), 12)
+    stream = Stream(settings, seed=1)
+    take(stream, 5)
+    resumed = Stream(settings, seed=1)
+    resumed.start()
+    resumed.load_state_dict(through_json(stream.state_dict()))
+    resumed.start()
+    assert_same(take(resumed, 7), whole[5:])
+
+
 def test_by_samples_other_numbers_of_ranks_and_workers_go_on_exactly(folder):
     settings = config(folder, split="samples", num_workers=0, batch_size=4)
     whole = take(Stream(settings, seed=1), 50)
@@ -130,11 +143,8 @@ def shards_opened(stream, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(ShardReader, "file", spy)
-        dataset = stream._loader().dataset
         for worker in lanes:
-            info = SimpleNamespace(id=worker, num_workers=len(lanes))
-            patch.setattr(batches, "get_worker_info", lambda info=info: info)
-            next(iter(dataset))
+            next(stream._data_set().items(worker, len(lanes)))
     return opened
 
 

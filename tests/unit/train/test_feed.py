@@ -1,12 +1,14 @@
 """What the device gets of a batch."""
 
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dataset_tools.batches import Batch
-from dataset_tools.stream import Stream
+from dataset_tools.batches import Batch, Item
+from dataset_tools.stream import Stream, _pinned
 from train.feed import Feed, _together, placed
 from train.parallel.world import World
 
@@ -28,3 +30,49 @@ def test_a_step_of_borrowed_pictures_alone_counts_nothing() -> None:
     stream = cast(Stream, SimpleNamespace(has_ended=False))
     found = _together(Feed([batch], 0.0, 0, is_last=False), stream, world)
     assert found is not None and [each["share"] for each in found.batches] == [0.0]
+
+
+class Copies(TorchDispatchMode):
+    """Notes, of every copy to another device, whether the caller waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default:
+            self.waits.append(not kwargs.get("non_blocking", False))
+        return func(*args, **(kwargs or {}))
+
+
+def latents_and_pictures() -> Batch:
+    images = torch.arange(2 * 3 * 8 * 8, dtype=torch.uint8).view(2, 3, 8, 8)
+    return Batch(images=images, latents=torch.ones(2, 16, 4, 4), captions=["a", "b"], keys=["0", "1"])
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_nobody_waits_for_the_way_to_the_device(channels_last: bool) -> None:
+    with Copies() as copies:
+        placed(latents_and_pictures(), torch.device("meta"), channels_last)
+    assert copies.waits == [False, False]
+
+
+def test_what_goes_to_a_gpu_is_pinned_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the copy would be waited for. Only a GPU lets memory be pinned; here it is seen who asks."""
+    batch, pinned = latents_and_pictures(), list[torch.Tensor]()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    item = Item(0, 0, 0, batch, None, [])
+    assert _pinned(item) is item and not pinned or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    _pinned(item)
+    assert [each is batch["images"] or each is batch["latents"] for each in pinned] == [True, True]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_gpu_gets_what_the_worker_made(channels_last: bool) -> None:
+    item = _pinned(Item(0, 0, 0, latents_and_pictures(), None, []))
+    assert item.batch is not None and item.batch["images"].is_pinned() and item.batch["latents"].is_pinned()
+    found = placed(item.batch, torch.device("cuda"), channels_last)
+    assert torch.equal(found["images"].cpu(), latents_and_pictures()["images"])

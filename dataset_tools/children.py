@@ -1,0 +1,25 @@
+"""How processes that work for this one behave."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterable
+
+
+def follow_parent(ignored: Iterable[str] = ("SIGINT",)) -> None:
+    """Leave signals of these names to the parent, and end when it does: it may be killed.
+
+    To be called by a process that `multiprocessing` started.
+    """
+    for name in ignored:
+        if hasattr(signal, name):  # Windows has fewer
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a child
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
