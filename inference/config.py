@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from inference.adapters import ControlSettings, ImagePromptSettings, LoRASettings, Margins
-from inference.reading import Offload, Quantize
+from inference.reading import Compile, Offload, Quantize
 from inference.settings import Request, StageSettings, Weights
 from modules.schema import bounded
 from modules.tiles import LEAST_TILE_PX, TILE_PX
@@ -45,7 +45,7 @@ class Config:
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
     offload: Offload = "none"
     quantize: Quantize = None
-    compile: bool = False
+    compile: Compile = False
     tile_px: int | None = bounded(TILE_PX, LEAST_TILE_PX)
     output: str = "outputs/pictures"
     sheet: bool = False

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from inference.reading import Compile
 from inference.settings import Request, Weights
 from inference.sources import checksum
 from inference.stages import Stages
@@ -48,7 +49,7 @@ class Origin:
     batch: Place = field(default_factory=Place)
     quantize: dict[str, str] = field(default_factory=dict)
     tile_px: int | None = None
-    compile: bool = False
+    compile: Compile = False
 
     def changed(self, now: "Origin") -> list[str]:
         """What of weights, pictures, versions, device or number format is no longer as it was here."""

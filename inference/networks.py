@@ -11,7 +11,7 @@ from torch import nn
 
 from gdf import RELEASED_SAMPLING, SamplingSettings
 from inference.offload import Offloaded
-from inference.reading import Keeping, Offload, Quantize, per_network
+from inference.reading import Compile, Keeping, Offload, Quantize, per_network
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
 from modules.encoders import cached_folder
 from modules.schema import from_plain
@@ -46,7 +46,7 @@ class Networks:
         dtype: str,
         offload: Offload = "none",
         quantize: Quantize = None,
-        compile: bool = False,
+        compile: Compile = False,
     ) -> None:
         one_of(dtype, DTYPES, "dtype")
         if run is not None and not Path(run).is_dir():

@@ -13,7 +13,7 @@ from inference.pairing import pair_up
 from inference.pictures import Picture
 from inference.prepare import prepare
 from inference.progress import OnStep, ignore
-from inference.reading import Offload, Quantize
+from inference.reading import Compile, Offload, Quantize
 from inference.settings import Request, Weights
 from inference.stages import Stages
 from inference.tasks import task_of
@@ -38,7 +38,7 @@ class Cascade:
         ema: bool = True,
         offload: Offload = "none",
         quantize: Quantize = None,
-        compile: bool = False,
+        compile: Compile = False,
         tile_px: int | None = TILE_PX,
         **weights: str | None,
     ) -> "Cascade":
@@ -50,8 +50,9 @@ class Cascade:
         weights where there are any. offload: "stage" keeps weights on the device only while their network
         computes, "block" those of Stage B and Stage C only while their block does. quantize: "nf4" or "int8"
         for Stage C and Stage B, or one for each of "stage_c", "stage_b", "text_encoder". compile: the blocks
-        of Stage C and Stage B, which the first picture waits for. tile_px: Stage A decodes pictures larger
-        than that in tiles; None: whole. Raises ValueError, FileNotFoundError.
+        of Stage C and Stage B, which the first picture waits for; "graphs": the networks whole, which a GPU
+        replays as CUDA graphs. tile_px: Stage A decodes pictures larger than that in tiles; None: whole.
+        Raises ValueError, FileNotFoundError.
         """
         place = pick_device(device)
         dtype = dtype or ("fp32" if place.type == "cpu" else "bf16")

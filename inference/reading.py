@@ -13,7 +13,7 @@ from inference.naming import naming
 from inference.offload import Offloaded
 from modules.adapters.four_bit import bitsandbytes
 from modules.adapters.quantised import Format, quantise
-from modules.compiling import compile_blocks
+from modules.compiling import compile_blocks, compile_whole
 from modules.encoders import ImageEncoder, TextEncoder, cached_folder
 from modules.schema import nearest
 from modules.unet import UNet
@@ -25,6 +25,7 @@ from modules.weights.sources import open_source
 
 Offload = Literal["none", "stage", "block"]
 Quantize = Format | dict[str, Format | None] | None
+Compile = bool | Literal["graphs"]
 QUANTISABLE = ("stage_c", "stage_b", "text_encoder")
 STAGES = ("stage_c", "stage_b")
 ENCODERS: dict[str, type[TextEncoder] | type[ImageEncoder]] = {
@@ -44,6 +45,7 @@ class Keeping:
     are in use, in the CPU's memory otherwise (of a CPU: in their files); "block": the same, and of Stage B
     and Stage C only the block that computes. quantize: few bits for the linear layers of these networks.
     compile: the blocks of Stage C and Stage B, not with "block"; the first picture takes minutes longer.
+    "graphs": both networks whole, which a GPU replays as CUDA graphs; not with offloading.
     ValueError for what does not exist or cannot be had here.
     """
 
@@ -51,15 +53,14 @@ class Keeping:
     dtype: torch.dtype
     offload: Offload = "none"
     quantize: Mapping[str, Format] = field(default_factory=dict)
-    compile: bool = False
+    compile: Compile = False
 
     def __post_init__(self) -> None:
         if self.offload not in get_args(Offload):
             raise ValueError(
                 f"offload: found {self.offload!r}; {nearest(str(self.offload), get_args(Offload))}"
             )
-        if self.compile and self.offload == "block":
-            raise ValueError("compile: compiled blocks cannot be offloaded by block; set offload=stage")
+        self._check_compile()
         for name, kind in self.quantize.items():
             if name not in QUANTISABLE:
                 raise ValueError(f"quantize: found {name!r}; {nearest(name, QUANTISABLE)}")
@@ -69,6 +70,14 @@ class Keeping:
             with naming("quantize"):
                 bitsandbytes()
 
+    def _check_compile(self) -> None:
+        if self.compile not in (False, True, "graphs"):
+            raise ValueError(f"compile: expected true, false or graphs, found {self.compile!r}")
+        if self.compile and self.offload == "block":
+            raise ValueError("compile: compiled blocks cannot be offloaded by block; set offload=stage")
+        if self.compile == "graphs" and self.offload == "stage":
+            raise ValueError("compile: graphs need weights that stay on the device; set offload=none")
+
     def read(self, name: str, source: str) -> tuple[nn.Module, Offloaded | None]:
         """Network `name`, frozen, from its file or folder, and what lends its weights if they are elsewhere.
 
@@ -76,7 +85,7 @@ class Keeping:
         """
         network, offloaded = self._read(name, source)
         if self.compile and isinstance(network, UNet):
-            compile_blocks(network)
+            (compile_whole if self.compile == "graphs" else compile_blocks)(network)
         return network, offloaded
 
     def number_format(self, name: str) -> torch.dtype:
@@ -141,7 +150,8 @@ class Keeping:
         """In one line, what was chosen."""
         words = [f"{self.device}, {str(self.dtype).removeprefix('torch.')}"]
         words += [f"{name} in {kind}" for name, kind in self.quantize.items()]
-        words += ["compiled"] * self.compile
+        if self.compile:
+            words.append("compiled whole, as graphs" if self.compile == "graphs" else "compiled")
         waiting = "in their files" if self.device.type == "cpu" else "in the CPU's memory"
         if self.offload != "none":
             words.append(f"offload by {self.offload}: weights that are not in use wait {waiting}")
