@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from dataset_tools import inspect, pack, precompute, shapes
 from modules.command_lines import Parser
+from modules.schema import one_line
 
 COMMANDS = {"pack": pack, "inspect": inspect, "precompute": precompute, "shapes": shapes}
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except (ValueError, OSError) as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from dataset_tools.buckets import Size
 from dataset_tools.sample_refs import SampleRef
+from modules.schema import kind_of
 
 MOST = 2**62  # of any whole number
 MOST_PX = 2**20
@@ -84,7 +85,7 @@ def _reference(fields: Any, where: str, place: Place) -> None:
 
 def _mapping(value: Any, where: str, keys: Sequence[str] = ()) -> None:
     if not isinstance(value, Mapping) or (keys and value.keys() != set(keys)):
-        found = list(value)[:10] if isinstance(value, Mapping) else type(value).__name__
+        found = list(value)[:10] if isinstance(value, Mapping) else kind_of(value)
         raise ValueError(f"{where}: expected {', '.join(keys) or 'a mapping'}, found {found!r:.200}")
 
 
@@ -96,7 +97,7 @@ def _each(value: Any, where: str, check_item: Callable[[Any, str], None]) -> Non
 
 def _list(value: Any, where: str, length: int | None = None) -> Sequence[Any]:
     if not isinstance(value, list | tuple) or length not in (None, len(value)):
-        found = len(value) if isinstance(value, list | tuple) else type(value).__name__
+        found = len(value) if isinstance(value, list | tuple) else kind_of(value)
         raise ValueError(f"{where}: expected a list of {'' if length is None else length}, found {found}")
     return value
 

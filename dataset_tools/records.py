@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.tar_members import Content, Entry, is_content, is_picture, read_entries
+from modules.schema import kind_of
 
 MAX_CAPTION_BYTES = 1 << 16
 """A longer text describes no picture; text encoders read its first 77 tokens, after cutting up all of it."""
@@ -196,7 +197,7 @@ def _facts(member: Content) -> dict[str, Any]:
     except ValueError as error:  # JSONDecodeError, and whole numbers of thousands of digits
         raise UnusableError(Kind.NOT_JSON, f"the .json member is not JSON: {error}") from error
     if not isinstance(facts, dict):
-        raise UnusableError(Kind.NO_OBJECT, f"the .json member is a {type(facts).__name__}, not an object")
+        raise UnusableError(Kind.NO_OBJECT, f"the .json member is {kind_of(facts)}, not an object")
     if "\\ud" in text.lower() and not is_unicode(json.dumps(facts, ensure_ascii=False)):
         raise UnusableError(Kind.ENCODING, "the .json member holds half characters (lone surrogates)")
     return facts

@@ -50,7 +50,8 @@ def build_sampler(spec: Mapping[str, Any]) -> samplers.BaseSampler:
 
 def _build(kind: str, where: str, spec: Any) -> Any:
     if not isinstance(spec, Mapping) or "name" not in spec:
-        raise ValueError(f"{where}: expected {{name: ..., keywords}}, found {spec!r}")
+        found = "null" if spec is None else repr(spec)
+        raise ValueError(f"{where}: expected {{name: ..., keywords}}, found {found}")
     classes = _classes(_BASES[kind])
     if str(spec["name"]) not in classes:
         raise ValueError(
@@ -61,7 +62,7 @@ def _build(kind: str, where: str, spec: Any) -> Any:
     values = {key: _value(kind, f"{where}.{key}", value) for key, value in keywords.items()}
     try:
         return classes[spec["name"]](**values)
-    except (TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{where}: no {spec['name']} can be made of {keywords} ({reason})") from error
 

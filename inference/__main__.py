@@ -21,8 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from inference.command import carry_out
 from inference.config import Config
+from modules.hydra_options import options_last
+from modules.hydra_words import in_words, unreadable
 from modules.overrides import OPEN, check_arguments, take_targets, targets_checked, with_escaped_keys
-from modules.schema import ConfigError, from_plain, one_line
+from modules.schema import from_plain, one_line
 
 CONFIG_FILE = Path(__file__).parents[1] / "configs" / "inference.yaml"
 TEXT_KEYS = ("prompt", "negative_prompt")
@@ -47,22 +49,30 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE + CONFIG_FILE.read_text(encoding="utf-8").partition("\nhydra:")[0])
         return 0
     statuses: list[int] = []  # of the jobs: several with --multirun, none with --cfg
+    failed: list[Exception] = []  # what jobs ended with that is no mistake in the settings
 
     def job(settings: DictConfig) -> None:
-        statuses.append(attempt(settings))
+        try:
+            statuses.append(attempt(settings))
+        except Exception as error:
+            failed.append(error)
+            raise
 
     # Stored by itself, not found in its folder: the groups of training lie there, and run= would choose one.
     ConfigStore.instance().store("inference", OmegaConf.load(CONFIG_FILE))
     try:
         arguments, allowed = take_targets(arguments)
+        arguments = options_last(arguments)
         sys.argv[1:] = [settable(argument) for argument in arguments]
         check_arguments(arguments, TEXT_KEYS, allowed)
         with targets_checked(hydra_calls, partial(OmegaConf.to_container, resolve=True), allowed):
             hydra.main(version_base="1.3", config_path=None, config_name="inference")(job)()
     except OverrideParseException as error:
-        return say(f"{error.override.lstrip('+')}: not a setting that can be read: {error.message}", MISTAKE)
-    except (HydraException, OmegaConfBaseException, ConfigError) as error:
-        return say(error, MISTAKE)
+        return say(unreadable(error.override), MISTAKE)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if error in failed:
+            raise
+        return say(in_words(str(error)), MISTAKE)
     return max(statuses, default=0)
 
 
@@ -73,7 +83,7 @@ def attempt(settings: DictConfig) -> int:
     except torch.OutOfMemoryError:
         return say(OUT_OF_MEMORY, FAILURE)
     except (ValueError, OSError, OmegaConfBaseException) as error:
-        return say(error, MISTAKE)
+        return say(in_words(one_line(error)), MISTAKE)
     except KeyboardInterrupt:
         return say("stopped; the pictures that were finished are written", INTERRUPTED)
     return 0

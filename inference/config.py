@@ -51,6 +51,8 @@ class Config:
     sheet: bool = False
 
     def __post_init__(self) -> None:
+        if Path(self.output).is_file():
+            raise ValueError(f"output: expected a folder, found the file {self.output}")
         for name, most in (("num_images", MOST_PICTURES), ("batch_size", MOST_ROWS)):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
@@ -70,7 +72,10 @@ def read_prompts(config: Config) -> list[str]:
     path = Path(config.prompts_file)
     if not path.is_file():
         raise FileNotFoundError(f"prompts_file: {path} does not exist")
-    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts_file: {path}: not UTF-8 text (byte {error.start})") from error
     if not prompts:
         raise ValueError(f"prompts_file: {path} holds no prompt; expected one per line")
     return prompts

@@ -213,6 +213,9 @@ def pick_device(name: str) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: found {name!r}; expected one of: auto, cpu, cuda, cuda:1, mps") from None
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None

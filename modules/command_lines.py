@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**keywords, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line(message)}; see {self.prog} --help\n")
+        self.exit(2, f"error: {one_line(in_words(message))}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As its parent's; an unknown option is found before what is missing because of it."""
@@ -38,6 +39,16 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("--") and name not in known:
                 names = [option for option in known if option.startswith("--")]
                 self.error(f"{name}: no such option; {nearest(name, names)}")
+
+
+def in_words(message: str) -> str:
+    """A message of argparse without the names of Python's types, with the nearest of several choices."""
+    for name, kind in (("int", "a whole number"), ("float", "a number")):
+        message = message.replace(f"invalid {name} value: ", f"expected {kind}, found ")
+    if choice := re.fullmatch(r"(?:argument )?(.*): invalid choice: '(.*)' \(choose from (.*)\)", message):
+        choices = re.findall(r"[^', ]+", choice[3])
+        return f"{choice[1]}: found '{choice[2]}'; {nearest(choice[2], choices)}"
+    return message
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], float]:

@@ -214,6 +214,8 @@ def load(kind: type[Any], source: str, name: str, dtype: torch.dtype | None = No
     """
     if Path(source).is_dir():
         return read_folder(kind, Path(source), name, dtype)
+    if Path(source).is_file():
+        raise ValueError(f"{name}.source: expected a folder with a CLIP model, found the file {source}")
     try:
         return kind.from_pretrained(source, **({} if dtype is None else {"dtype": dtype}))
     except (OSError, ValueError) as error:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from modules.schema import ConfigError, nearest
+from modules.schema import ConfigError
 
 QUOTED_KEY = re.compile(r"""(?<=[{,])\s*(["'])(?P<key>[^"']+)\1\s*(?=:)""")
 SYNTAX = re.compile(r"[\\()\[\]{}:=, ]")
@@ -17,22 +17,6 @@ CALLED = re.compile(rf"\+{{0,2}}hydra\.({'|'.join(CALLING)})(\.\w+)*\.{TARGET}")
 PLUGINS = (f"hydra.launcher.{TARGET}", f"hydra.sweeper.{TARGET}")
 PLUGIN_PACKAGES = ("hydra_plugins.", "hydra._internal.core_plugins.")
 LOGGING = re.compile(r"\+{0,2}hydra[./](hydra|job)_logging")
-OPTIONS = (  # of Hydra, but for --experimental-rerun, which unpickles a file
-    *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p"),
-    *(
-        "--run",
-        "-r",
-        "--multirun",
-        "-m",
-        "--shell-completion",
-        "-sc",
-        "--config-path",
-        "-cp",
-        "--config-name",
-        "-cn",
-    ),
-    *("--config-dir", "-cd", "--info", "-i"),
-)
 
 
 def with_escaped_keys(value: str) -> str:
@@ -73,8 +57,6 @@ def check_arguments(
         key, _, value = argument.partition("=")
         if not key or not argument.isprintable() and key.lstrip("+") not in texts:
             raise ConfigError(f"{argument}: no setting; expected KEY=VALUE")
-        if key.startswith("-") and key not in OPTIONS:
-            raise ConfigError(f"{key}: no such option; {nearest(key, OPTIONS)}")
         if LOGGING.match(key):  # its handlers are any callables that are named there
             raise ConfigError(f"{argument}: logging is not set by Hydra here; leave it out")
         if TARGET in key or (TARGET in value and key.lstrip("+") not in texts):

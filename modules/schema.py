@@ -14,6 +14,8 @@ NO_TEXT = re.compile("[\\0\ud800-\udfff]")  # ends a text in C; half a character
 MOST_LETTERS = 1000  # of a message: names and values in it may come from a stranger's file
 ABSENT = "???"  # how OmegaConf writes a value that the user must give
 KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+SEVERAL = {int: "whole numbers", float: "numbers"}
+SHOWN_DEPTH = 4  # of what is nested in a value
 
 
 class ConfigError(ValueError):
@@ -21,10 +23,35 @@ class ConfigError(ValueError):
 
 
 def one_line(problem: object) -> str:
-    """A message on one line of bounded length, without characters that a terminal would obey."""
+    """A message on one line of bounded length, without characters that a terminal would obey.
+
+    An error of the system about a file begins with the file's name, not with the error's number.
+    """
+    if isinstance(problem, OSError) and problem.filename is not None and problem.strerror:
+        problem = f"{problem.filename}: {problem.strerror}"
     words = " ".join(str(problem)[: 4 * MOST_LETTERS].split())
     shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in words)
     return shown if len(shown) <= MOST_LETTERS else f"{shown[:MOST_LETTERS]} …"
+
+
+def shown(value: Any, depth: int = SHOWN_DEPTH) -> str:
+    """A value as YAML and the command line write it: null, true, [1, 2], {name: 'text'}."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        within = [f"{key}: {shown(each, depth - 1)}" for key, each in value.items()] if depth else ["…"]
+        return f"{{{', '.join(within)}}}"
+    if isinstance(value, list | tuple):
+        within = [shown(each, depth - 1) for each in value] if depth else ["…"]
+        return f"[{', '.join(within)}]"
+    return repr(value)
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in words, without the value itself."""
+    if isinstance(value, Mapping):
+        return "settings"
+    return "a list" if isinstance(value, list | tuple) else KINDS.get(type(value), "something else")
 
 
 def bounded(default: Any, least: float | None = None, most: float | None = None) -> Any:
@@ -41,7 +68,7 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
     if isinstance(plain, str) and (shorthand := getattr(kind, "shorthand", None)):
         plain = {shorthand: plain}
     if not isinstance(plain, Mapping):
-        raise ConfigError(f"{where}: expected settings ({_keys(kind)}), found {plain!r}")
+        raise ConfigError(f"{where}: expected settings ({_keys(kind)}), found {shown(plain)}")
     hints = get_type_hints(kind)
     settable = {f.name: f for f in fields(kind) if f.init}  # type: ignore[arg-type]
     values = {}
@@ -76,7 +103,9 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         return value if isinstance(value, hint) else from_plain(hint, value, where)  # type: ignore[arg-type]
     if origin is Literal:
         if value not in arguments:
-            raise ConfigError(f"{where}: found {value!r}; {nearest(str(value), [str(a) for a in arguments])}")
+            raise ConfigError(
+                f"{where}: found {shown(value)}; {nearest(str(value), [str(a) for a in arguments])}"
+            )
         return value
     if origin in (list, tuple, Sequence) or hint in (list, tuple):
         return _convert_sequence(hint, value, where)
@@ -85,7 +114,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if not isinstance(value, (int, float) if hint is float else hint) or (
         isinstance(value, bool) and hint is not bool
     ):
-        raise ConfigError(f"{where}: expected {describe(hint)}, found {value!r}")
+        raise ConfigError(f"{where}: expected {describe(hint)}, found {shown(value)}")
     check_scalar(value, where)
     return float(value) if hint is float else value
 
@@ -137,7 +166,7 @@ def describe(hint: Any) -> str:
     if origin is tuple and arguments[-1] is not Ellipsis:
         return f"[{', '.join(map(describe, arguments))}]"
     if origin in (list, tuple, Sequence):
-        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+        return f"a list of {SEVERAL.get(arguments[0]) or describe(arguments[0])}" if arguments else "a list"
     if origin in (dict, Mapping) or hint is dict:
         return "settings"
     return KINDS.get(hint, getattr(hint, "__name__", str(hint)))
@@ -154,12 +183,12 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
             return convert(option, value, where)
         except ConfigError:
             continue
-    raise ConfigError(f"{where}: expected {' or '.join(map(describe, options))}, found {value!r}")
+    raise ConfigError(f"{where}: expected {' or '.join(map(describe, options))}, found {shown(value)}")
 
 
 def _convert_sequence(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        raise ConfigError(f"{where}: expected {describe(hint)}, found {value!r}")
+        raise ConfigError(f"{where}: expected {describe(hint)}, found {shown(value)}")
     origin, arguments = get_origin(hint) or hint, get_args(hint) or (Any,)
     if origin is not tuple or arguments[-1] is Ellipsis:
         items = [convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -172,7 +201,7 @@ def _convert_sequence(hint: Any, value: Any, where: str) -> Any:
 
 def _convert_mapping(hint: Any, value: Any, where: str) -> dict:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected {describe(hint)}, found {value!r}")
+        raise ConfigError(f"{where}: expected {describe(hint)}, found {shown(value)}")
     inner = (get_args(hint) or (str, Any))[1]
     return {str(key): convert(inner, item, join(where, key)) for key, item in value.items()}
 

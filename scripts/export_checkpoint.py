@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modules.command_lines import Parser
+from modules.schema import one_line
 from train.checkpoints.export import export
 from train.checkpoints.folders import CheckpointError, Checkpoints, damage, step_of
 from train.state import STATE, read_state
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         out = settings.out or checkpoint.parents[1] / "weights"
         paths = export(checkpoint, read_state(checkpoint).networks, step_of(checkpoint), out)
     except (ValueError, OSError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     for path in paths:
         print(path)

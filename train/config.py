@@ -146,8 +146,12 @@ def check(config: Config) -> None:
     """Raise for combinations that cannot work and files that are not there, before anything is built."""
     if "name" not in config.recipe:
         raise ConfigError("recipe.name: missing; name an experiment (experiment=…) or a recipe (recipe=…)")
+    if not config.name.strip():
+        raise ConfigError("name: missing; expected text, by which the run is called")
     if not config.run.dir.strip():
         raise ConfigError("run.dir: missing; expected the run's folder")
+    if Path(config.run.dir).is_file():
+        raise ConfigError(f"run.dir: expected a folder, found the file {config.run.dir}")
     config.data.check()
     run, optim = config.run, config.optim
     if run.keep_every % run.save_every:

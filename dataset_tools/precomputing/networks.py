@@ -17,13 +17,26 @@ from modules.weights import load_network
 ENCODERS: dict[str, Any] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
 
 
+def _device(name: str) -> torch.device:
+    """The device of that name; ValueError if there is none here."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device: found {name!r}; expected one of: cpu, cuda, cuda:1") from None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+    return device
+
+
 class Networks:
     """Those that the settings name, frozen. dtype: of what they make. device: None chooses one."""
 
     def __init__(self, settings: Settings, dtype: str, device: str | None, local_rank: int) -> None:
         self.settings, self.dtype = settings, dtype
         chosen = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device or chosen)
+        self.device = _device(device or chosen)
         self.scale = settings.recipe.compressor_scale
         self.identities = {name: identity(name, each) for name, each in settings.networks.items()}
         self.networks: dict[str, Any] = {name: self._load(name) for name in settings.networks}

@@ -9,7 +9,7 @@ import yaml
 
 from dataset_tools.data_config import DataConfig
 from dataset_tools.latent_facts import PARTS
-from modules.schema import ConfigError, bounded, from_plain, nearest
+from modules.schema import ConfigError, bounded, from_plain, kind_of, nearest, shown
 from modules.settings import ImageEncoderSettings, NetworkSettings, TextEncoderSettings
 
 KINDS = {
@@ -99,10 +99,16 @@ def _check(recipe: Mapping[str, Any], model: Mapping[str, Any]) -> None:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         read = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except FileNotFoundError as error:
+        raise ConfigError(f"--config {path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {path}: not UTF-8 text (byte {error.start})") from error
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"--config {path}: not YAML: {error}") from error
     if not isinstance(read, dict):
-        raise ConfigError(f"--config {path}: expected settings, found {type(read).__name__}")
+        found = "an empty file" if read is None else kind_of(read)
+        expected = "a training's settings, such as a run's config.yaml"
+        raise ConfigError(f"--config {path}: expected {expected}; found {found}")
     return read
 
 
@@ -110,13 +116,14 @@ def _set(plain: dict[str, Any], text: str) -> None:
     """Put KEY=VALUE into nested settings."""
     key, equals, value = text.partition("=")
     if not equals or not any(key == known or key.startswith(f"{known}.") for known in PREFIXES):
-        raise ConfigError(f"{text}: expected KEY=VALUE; {nearest(key, PREFIXES)}")
+        problem = "a setting that is not read here" if equals else "no setting; expected KEY=VALUE"
+        raise ConfigError(f"{text}: {problem}; {nearest(key, PREFIXES)}")
     *folders, last = key.split(".")
     if folders == ["recipe"] and "base" in _mapping(plain, "recipe"):
         folders = ["recipe", "base"]
     for folder in folders:
         if not isinstance(plain.setdefault(folder, {}), dict):
-            raise ConfigError(f"{key}: {folder} holds no settings, found {plain[folder]!r}")
+            raise ConfigError(f"{key}: {folder} holds no settings, found {shown(plain[folder])}")
         plain = plain[folder]
     try:
         plain[last] = yaml.safe_load(value)

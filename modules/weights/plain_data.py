@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from modules.schema import kind_of
+
 LENGTH_BYTES = 8  # of safetensors, before the head
 MOST_BYTES = 16 * 2**20  # of a description; those of the largest networks have less than one
 
@@ -22,7 +24,7 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{where} is not readable: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{where}: expected a mapping, found {type(found).__name__}")
+        raise ValueError(f"{where}: expected a mapping, found {kind_of(found)}")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modules.schema import kind_of
 from modules.weights.lazy import lazy_state
 from modules.weights.writing import CODES, DTYPES, file_head, raw_bytes
 
@@ -73,7 +74,7 @@ def _header(read: Callable[[int, int], bytes], num_bytes: int) -> tuple[dict[str
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not safetensors: the header is not JSON ({error})") from error
     if not isinstance(entries, dict):
-        raise ValueError(f"not safetensors: the header is a {type(entries).__name__}, not an object")
+        raise ValueError(f"not safetensors: the header is {kind_of(entries)}, not an object")
     return entries, 8 + length
 
 

@@ -1,6 +1,5 @@
 """Score one adapter of the demo: `python -m scripts.adapter_scores lcm --run RUN --out FOLDER`."""
 
-import argparse
 import json
 import pkgutil
 import sys
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import scripts.adapter_scores
 from dataset_tools.shards import write_whole
+from modules.command_lines import Parser
+from modules.schema import one_line
 from scripts.adapter_scores import figure_texts, is_met
 
 
@@ -21,9 +22,7 @@ def kinds() -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score, write, print the figures; returns the exit status: also 0 where less was reached than asked."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.adapter_scores", description="Score one adapter."
-    )
+    parser = Parser(prog="python -m scripts.adapter_scores", description="Score one adapter.")
     parser.add_argument("kind", choices=kinds())
     parser.add_argument("--run", type=Path, required=True, help="the adapter's run, beside those of the demo")
     parser.add_argument("--out", type=Path, required=True, help="folder for scores.json and pictures")
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run, options.out, options.device
         )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         return 2
     write_whole(options.out / "scores.json", json.dumps(found, indent=2) + "\n")
     for line in found["figures"]:

@@ -46,6 +46,16 @@ def test_an_experiment_runs_with_changes_from_the_command_line(call, tmp_path) -
         (["experiment=tiny", "exprimnt=x"], "exprimnt: unknown key; did you mean 'experiment'?"),
         (["experiment=tiny", "run.num_steps=[1"], "run.num_steps=[1"),
         (["experiment=tiny", "name=${nothing}"], "nothing"),
+        (["experiment=tiny", "run.num_steps=1,2"], "run.num_steps=1,2: several values; write [1,2]"),
+        (["experiment=tiny", "optim=null"], "optim/null: no such option; expected one of: adamw"),
+        (["experiment=tiny", "optim.lr=null"], "optim.lr: expected a number, found null"),
+        (["experiment=tiny", "data.filters.x=1"], "x: set in a list, whose parts have no names"),
+        (["experiment=tiny", "name="], "name: missing; expected text, by which the run is called"),
+        (["experiment=tiny", f"run.dir={__file__}"], "run.dir: expected a folder, found the file"),
+        (["experiment=tiny", "--lr", "3"], "settings are written without dashes: lr=VALUE"),
+        (["experiment=tiny", "--config-name", "x"], "x: no such option; leave --config-name out"),
+        (["experiment=tiny", "--resolve"], "--resolve flag can only be used in conjunction with --cfg"),
+        (["tiny/lora"], "tiny/lora: no setting; did you mean 'experiment=tiny/lora'?"),
         (["run.num_steps=1"], "experiment: missing; expected one of:"),
     ],
 )
@@ -67,7 +77,7 @@ def test_a_wrong_experiment_names_the_nearest(call, capsys, monkeypatch, tmp_pat
 
 
 def test_a_sweep_gives_every_job_a_folder(call, tmp_path) -> None:
-    assert call("--multirun", "experiment=tiny", "optim.lr=1e-3,1e-4", "run.sample_every=0") == 0
+    assert call("experiment=tiny", "--multirun", "optim.lr=1e-3,1e-4", "run.sample_every=0") == 0
     folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert folders == {"optim.lr=0.001,run.sample_every=0", "optim.lr=0.0001,run.sample_every=0"}
 

@@ -71,7 +71,8 @@ def stage_b(**compressor: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("plain", "given", "message"),
     [
-        ("[1, 2]", (), "--config .*: expected settings, found list"),
+        ("[1, 2]", (), "--config .*: expected a training's settings, .*; found a list$"),
+        ("", (), "--config .*: expected a training's settings, .*; found an empty file$"),
         ("a: [", (), "--config .*: not YAML"),
         ({"data": 3}, (), "data: expected settings, found 3"),
         ({"model": {"stage_a": "a"}}, (), "stage_a: expected settings, found 'a'"),
@@ -79,8 +80,12 @@ def stage_b(**compressor: Any) -> dict[str, Any]:
         ({"model": {"stage_a": {"weights": None}}}, (), "model.stage_a.weights: missing"),
         (STAGE_C, ("data.crp=center",), "data.crp: unknown key; did you mean 'crop'"),
         (STAGE_C, ("data.crop=centre",), "data.crop: 'centre' is unknown; did you mean 'center'"),
-        (STAGE_C, ("optim.lr=1",), "optim.lr=1: expected KEY=VALUE"),
-        (STAGE_C, ("data.crop",), "data.crop: expected KEY=VALUE"),
+        (
+            STAGE_C,
+            ("optim.lr=1",),
+            "optim.lr=1: a setting that is not read here; expected one of: data",
+        ),
+        (STAGE_C, ("data.crop",), "data.crop: no setting; expected KEY=VALUE"),
         (STAGE_C, ("data.crop=[",), "data.crop: not a value that can be read"),
         (STAGE_C, ("data.crop.x=1",), "data.crop.x: crop holds no settings, found 'random'"),
         (STAGE_C, ("run.seed=many",), "run.seed: expected a whole number, found 'many'"),

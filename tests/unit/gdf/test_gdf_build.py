@@ -76,6 +76,11 @@ def test_every_public_component_can_be_named():
         ),
         ({"schedule": {"s": 1}}, "gdf.schedule: expected {name: ..., keywords}, found {'s': 1}"),
         ({"schedule": "CosineSchedule"}, "gdf.schedule: expected"),
+        ({"schedule": None}, "gdf.schedule: expected {name: ..., keywords}, found null"),
+        (
+            {"schedule": {"name": "CosineSchedule", "clamp_range": "x"}},
+            "gdf.schedule: no CosineSchedule can be made of {'clamp_range': 'x'}",
+        ),
         ({"scheduler": {}}, "gdf.scheduler: .*did you mean 'schedule'"),
         ({"noise_cond": {"name": "DiscreteNoiseCond"}}, "gdf.noise_cond.noise_cond: missing"),
         (

@@ -205,6 +205,10 @@ def test_what_cannot_be_made_is_told_in_one_line(
         (lambda runs: Cascade.load("nowhere"), "run: the folder nowhere does not exist"),
         (lambda runs: Cascade.load(str(runs), dtype="fp8"), "dtype: found 'fp8'; "),
         (lambda runs: Cascade.load(str(runs), device="cuda:77"), "device: 'cuda:77' cannot be used here"),
+        (
+            lambda runs: Cascade.load(str(runs), device="gpu"),
+            "device: found 'gpu'; expected one of: auto, cpu",
+        ),
         (lambda runs: Cascade.load().generate("a"), "stage_c: no weights given; set run="),
         (lambda runs: Cascade.load(str(runs / "stage_c")).generate("a"), "stage_b"),
         (lambda runs: Cascade.load(str(runs), stage_a="none.safetensors").generate("a"), "none.safetensors"),

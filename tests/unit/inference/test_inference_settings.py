@@ -40,7 +40,7 @@ def test_the_config_file_holds_exactly_the_defaults() -> None:
             "guidance: expected a number or [a number, a number], found [1.0, 2.0, 3.0]",
         ),
         ({"steps": "many"}, "steps: expected a whole number, found 'many'"),
-        ({"steps": True}, "steps: expected a whole number, found True"),
+        ({"steps": True}, "steps: expected a whole number, found true"),
         ({"stepz": 3}, "stepz: unknown key; did you mean 'steps'?"),
     ],
 )
@@ -113,6 +113,9 @@ def test_prompts_from_a_file(tmp_path: Path) -> None:
     ]
     path.write_text("\n")
     with pytest.raises(ValueError, match="holds no prompt"):
+        plan(Config(prompts_file=str(path)), 0)
+    path.write_bytes(b"\xff\xd8")
+    with pytest.raises(ValueError, match="prompts_file: .*prompts.txt: not UTF-8 text .byte 0."):
         plan(Config(prompts_file=str(path)), 0)
     with pytest.raises(ValueError, match="either prompt or prompts_file"):
         plan(Config(prompts_file=str(path), prompt="x"), 0)

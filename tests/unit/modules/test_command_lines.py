@@ -17,6 +17,7 @@ from scripts import (
     merge,
     report,
 )
+from scripts.adapter_scores import __main__ as adapter_scores
 
 MISTAKES: list[tuple[Callable[..., Any], list[str], list[str]]] = [
     (convert_checkpoint.main, ["a", "b", "--dtpye", "fp32"], ["--dtpye", "--dtype"]),
@@ -39,7 +40,13 @@ MISTAKES: list[tuple[Callable[..., Any], list[str], list[str]]] = [
     (estimate.main, ["--gpus", "0"], ["--gpus", "above 0", "'0'"]),
     (estimate.main, ["--mfu", "nan"], ["--mfu", "above 0", "'nan'"]),
     (estimate.main, ["--pictrues", "3"], ["--pictrues", "--pictures"]),
-    (dataset_tools.main, ["pakc", "a", "b"], ["pakc", "pack"]),
+    (evaluate.main, ["--num-samples", "x"], ["--num-samples", "expected a whole number, found 'x'"]),
+    (extract_lora.main, ["b", "t", "o", "--network", "stagec"], ["--network", "did you mean 'stage_c'"]),
+    (adapter_scores.main, ["lcn", "--run", "a", "--out", "b"], ["kind", "did you mean 'lcm'"]),
+    (dataset_tools.main, ["pakc", "a", "b"], ["COMMAND: found 'pakc'; did you mean 'pack'?"]),
+    (dataset_tools.main, ["shapes", "a", "--seed", "x"], ["expected a whole number, found 'x'"]),
+    (dataset_tools.main, ["precompute", "a", "b", "--config", "no.yaml"], ["--config no.yaml: no such file"]),
+    (dataset_tools.main, ["precompute", "a", "b", "--config", "."], ["error: .: Is a directory"]),
     (dataset_tools.main, ["pack", "a", "b", "--shard-mbb", "3"], ["--shard-mbb", "--shard-mb"]),
     (dataset_tools.main, ["inspect", "no/shards"], ["no/shards"]),
     (dataset_tools.main, ["--verbos", "pack", "a", "b"], ["--verbos"]),

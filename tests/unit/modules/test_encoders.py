@@ -124,6 +124,13 @@ def test_source_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert "\n" not in str(error.value)
 
 
+def test_a_file_is_no_source(tmp_path: Path) -> None:
+    """Nor is it asked for on the hub."""
+    (tmp_path / "x.safetensors").touch()
+    with pytest.raises(ValueError, match="source: expected a folder .*, found the file .*x.safetensors"):
+        TextEncoder(source=str(tmp_path / "x.safetensors"))
+
+
 @pytest.mark.parametrize("kind", [TextEncoder, ImageEncoder])
 def test_contradicting_settings(kind: Any) -> None:
     with pytest.raises(ValueError, match="set either source .* or config"):

@@ -36,9 +36,8 @@ def test_keys_may_be_quoted(value: str) -> None:
         "hydra.job_logging.handlers.x.class=os.system",
         "++hydra.hydra_logging={version: 1, handlers: {x: {(): os.system}}}",
         "hydra/job_logging=colorlog",
-        "--experimental-rerun=config.pickle",
     ],
 )
-def test_what_hydra_would_call_or_unpickle_is_refused(argument: str) -> None:
-    with pytest.raises(ConfigError, match=r"logging|no such option"):
+def test_logging_that_hydra_would_set_up_is_refused(argument: str) -> None:
+    with pytest.raises(ConfigError, match="logging"):
         check_arguments([argument])

@@ -1,11 +1,12 @@
 """Plain data become dataclasses; every mistake is one line: the key, what was expected, what was found."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
 
-from modules.schema import ConfigError, bounded, convert, from_plain, nearest
+from modules.schema import ConfigError, bounded, convert, from_plain, kind_of, nearest, one_line, shown
 
 
 @dataclass
@@ -69,7 +70,7 @@ def test_right_settings_become_typed_values() -> None:
         ({"name": "???"}, r"name: missing; expected text"),
         ({"name": 3}, r"name: expected text, found 3"),
         ({"name": "x", "rate": "fast"}, r"rate: expected a number, found 'fast'"),
-        ({"name": "x", "rate": True}, r"rate: expected a number, found True"),
+        ({"name": "x", "rate": True}, r"rate: expected a number, found true"),
         ({"name": "x", "on": 1}, r"on: expected true or false, found 1"),
         ({"name": "x", "limit": 1.5}, r"limit: expected a whole number, found 1\.5"),
         ({"name": "x", "inner": {"width": 9}}, r"inner\.width: expected at most 8, found 9"),
@@ -109,3 +110,21 @@ def test_a_shorthand_stands_for_one_entry() -> None:
 def test_nearest_lists_all_when_none_is_near() -> None:
     assert nearest("colour", ["weight", "height"]) == "expected one of: height, weight"
     assert nearest("weigt", ["weight", "height"]) == "did you mean 'weight'?"
+
+
+def test_values_are_shown_as_they_are_typed() -> None:
+    assert shown({"a": None, "b": [True, 1.5, "x"]}) == "{a: null, b: [true, 1.5, 'x']}"
+    assert shown([[[[[1]]]]]) == "[[[[[…]]]]]"
+
+
+def test_kinds_of_values_have_names() -> None:
+    kinds = [kind_of(value) for value in (None, {}, [], "x", 1, 1.5, True, object())]
+    named = ["null", "settings", "a list", "text", "a whole number", "a number", "true or false"]
+    assert kinds == [*named, "something else"]
+
+
+def test_an_error_of_the_system_begins_with_its_file() -> None:
+    with pytest.raises(OSError) as caught:
+        Path("/nowhere/x").read_bytes()
+    assert one_line(caught.value) == "/nowhere/x: No such file or directory"
+    assert one_line(FileNotFoundError("run: nothing there")) == "run: nothing there"

@@ -97,7 +97,7 @@ def test_damaged_pickled_files(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("[1]", "its header: expected a mapping, found list"),
+        ("[1]", "its header: expected a mapping, found a list"),
         ('{"network": "lora", "layout": "official"}', "its header says lora, without the config"),
         ('{"network": "previewer", "config": []}', r"its header\.config: expected settings, found \[\]"),
     ],
