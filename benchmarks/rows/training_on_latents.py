@@ -1,6 +1,7 @@
 """Training Stage C on what `precompute` made of pictures, beside training on the pictures."""
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 
 import gdf
 from benchmarks.cascades import BIG_G
-from benchmarks.frame import Found, Run, Turn, row
+from benchmarks.frame import Found, Run, row
 from benchmarks.loop import CLIP_NORM, adamw
 from benchmarks.networks import released
 from benchmarks.trainings import CLIP_L_IMAGE, write_pictures
@@ -53,10 +54,12 @@ def training_on_latents(run: Run) -> Found:
         stage_c = on_pictures[0].stage_c.to(torch.bfloat16).train()
         on_latents[0].stage_c = stage_c
         optimizer = adamw(stage_c)
-        comparison = run.compare(
-            {"latents": step(*on_latents, optimizer)}, {"pictures": step(*on_pictures, optimizer)}
-        )
+        turns = {
+            name: Steps(*on, optimizer) for name, on in (("latents", on_latents), ("pictures", on_pictures))
+        }
+        comparison = run.compare({"latents": turns["latents"].take}, {"pictures": turns["pictures"].take})
         found = comparison.found("speed", units=1)
+        found.facts["data_wait_share"] = {name: each.data_wait_share() for name, each in turns.items()}
         found.facts["bytes_per_sample"] = {each.name: size_of(each) for each in (pictures, made)}
     return found
 
@@ -103,22 +106,32 @@ def open_recipe(settings: dict[str, Any], shards: Path) -> tuple[StageCRecipe, S
     return recipe, stream
 
 
-def step(recipe: StageCRecipe, stream: Stream, optimizer: torch.optim.Optimizer) -> Turn:
-    """A training step from the shard to the new weights."""
-    batches, number = iter(stream), iter(range(10**9))
-    casts = autocast("bf16", torch.device("cpu"))
+class Steps:
+    """Training steps, each from the shard to the new weights; this process reads the data itself."""
 
-    def take() -> None:
-        batch, count = next(batches), next(number)
-        with casts():
-            loss, _ = recipe.loss("model", batch, step_rng(0, count, 0, len(batch["captions"])))
+    def __init__(self, recipe: StageCRecipe, stream: Stream, optimizer: torch.optim.Optimizer) -> None:
+        self.recipe, self.stream, self.optimizer = recipe, stream, optimizer
+        self.batches, self.casts = iter(stream), autocast("bf16", torch.device("cpu"))
+        self.number, self.seconds = 0, 0.0
+
+    def take(self) -> None:
+        """Take one step."""
+        began = time.perf_counter()
+        batch = next(self.batches)
+        with self.casts():
+            rng = step_rng(0, self.number, 0, len(batch["captions"]))
+            loss, _ = self.recipe.loss("model", batch, rng)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(recipe.stage_c.parameters(), CLIP_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        recipe.after_step(count)
+        torch.nn.utils.clip_grad_norm_(self.recipe.stage_c.parameters(), CLIP_NORM)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.recipe.after_step(self.number)
+        self.number += 1
+        self.seconds += time.perf_counter() - began
 
-    return take
+    def data_wait_share(self) -> float:
+        """The share of all steps' time that went by before their batches were there."""
+        return self.stream.wait_s / self.seconds
 
 
 def size_of(folder: Path) -> int:
