@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from dataset_tools.__main__ import main
+from dataset_tools.precomputing.networks import Networks
 from dataset_tools.precomputing.settings import read_settings
 from modules.settings import NetworkSettings, TextEncoderSettings
 
@@ -110,3 +111,16 @@ def test_settings_may_stand_behind_options(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         main(["pack", "none", str(out), "--quality", "2", "data.crop=center"])
     assert "unrecognized arguments: data.crop=center" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "--device: found 'gpu'; expected one of"),
+        ("cuda:77", "--device: 'cuda:77' cannot be used here"),
+    ],
+)
+def test_a_device_that_is_not_here_is_said(device: str, message: str) -> None:
+    settings = read_settings(None, ["model.stage_a.weights=a.safetensors"], ())
+    with pytest.raises(ValueError, match=message):
+        Networks(settings, "bf16", device, 0)
