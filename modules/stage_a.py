@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modules.activation import GELU
 from modules.network import Network, check_shape, keeps_config, reset_all
 from modules.vector_quantizer import VectorQuantizer
 
@@ -30,7 +31,7 @@ class StageAResBlock(nn.Module):
     def __init__(self, c: int, c_wide: int) -> None:
         super().__init__()
         self.depthwise = nn.Sequential(nn.ReplicationPad2d(1), nn.Conv2d(c, c, 3, groups=c))
-        self.channelwise = nn.Sequential(nn.Linear(c, c_wide), nn.GELU(), nn.Linear(c_wide, c))
+        self.channelwise = nn.Sequential(nn.Linear(c, c_wide), GELU(), nn.Linear(c_wide, c))
         # Scale, shift and gate of the convolution, then of the channel mixing.
         self.gammas = nn.Parameter(torch.zeros(6))
 
@@ -127,7 +128,7 @@ class StageA(Network):
         """Scaled latents [B, c_latent, h, w] -> pictures [B, 3, h * factor, w * factor], about [0, 1]."""
         check_shape("latents", latents, None, self.c_latent, None, None)
         scaled = (latents * self.scale_factor).to(self.out_block.get_parameter("0.weight").dtype)
-        return self.out_block(self.up_blocks(scaled))
+        return self.out_block(self.up_blocks(channels_last(scaled)))
 
     def forward(
         self, images: Tensor, quantized: Tensor | None = None, noise: Tensor | None = None
@@ -152,4 +153,10 @@ class StageA(Network):
                 f"images: height and width must be multiples of {self.factor}, found {height} x {width}; "
                 "pad or crop the pictures first"
             )
-        return self.down_blocks(self.in_block(images.to(self.in_block.get_parameter("1.weight").dtype)))
+        images = images.to(self.in_block.get_parameter("1.weight").dtype)
+        return self.down_blocks(self.in_block(channels_last(images)))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x [B, C, H, W] with the channels of a pixel side by side in memory, for norms and mixing as views."""
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,10 @@
 import pytest
 import torch
+from torch import Tensor, nn
 
 from modules import StageA, vector_quantizer
+from modules.activation import GELU
+from modules.stage_a import StageAResBlock
 from modules.vector_quantizer import VectorQuantizer
 
 
@@ -24,6 +27,39 @@ def test_shapes_and_gradients(stage_a: StageA) -> None:
     loss.backward()
     without = [n for n, p in stage_a.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
+
+
+def test_without_gradients_numbers_are_the_same(stage_a: StageA) -> None:
+    images = torch.rand(2, 3, 16, 24)
+    expected = stage_a.eval()(images)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(stage_a(images)[0], expected, atol=1e-6, rtol=1e-6)
+
+
+def test_channels_lie_side_by_side_all_the_way(stage_a: StageA) -> None:
+    """Else every norm and every mixing of channels copies the features, there and back."""
+    seen: list[bool] = []
+
+    def note(block: nn.Module, given: tuple[Tensor]) -> None:
+        seen.append(given[0].is_contiguous(memory_format=torch.channels_last))
+
+    for block in stage_a.modules():
+        if isinstance(block, StageAResBlock):
+            block.register_forward_pre_hook(note)
+    stage_a.eval().encode(torch.rand(2, 3, 16, 24))
+    stage_a.decode(torch.rand(2, 4, 4, 6))
+    assert seen == [True] * len(stage_a.shard_units())
+
+
+def test_gelu_takes_its_inputs_place_only_without_gradients() -> None:
+    x = torch.randn(2, 3)
+    given, expected = x.clone(), torch.nn.functional.gelu(x)
+    assert GELU()(given).equal(expected)
+    assert given.equal(x)
+    with torch.no_grad():
+        found = GELU()(given)
+    assert found.equal(expected)
+    assert found.data_ptr() == given.data_ptr()
 
 
 def test_latents_are_scaled_codes(stage_a: StageA) -> None:
