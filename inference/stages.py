@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from inference.sampling import Start, sample
 from inference.settings import Request
 from inference.sizes import Size
 from inference.sources import Source
+from inference.texts import Texts
 from modules.conditions import compress, compressor_grid, latent_size, stage_b_inputs, stage_c_inputs
 from modules.tiles import TILE_PX, decode_tiled
 
@@ -32,6 +32,7 @@ class Stages:
     def __init__(self, networks: Networks, tile_px: int | None = TILE_PX) -> None:
         self.networks, self.tile_px = networks, tile_px
         self.adapters = Adapters(networks)
+        self.texts = Texts(networks, self.adapters.loras)
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +58,7 @@ class Stages:
         config = self.networks.peek("stage_c").config
         grid = self.grid_c(batch[0].size)
         embeds = None if images is None else self._image_embeds(images)
-        texts, negatives = self._texts("stage_c", batch)
+        texts, negatives = self.texts.of("stage_c", batch)
         inputs = Inputs(
             stage_c_inputs(texts, embeds, config["c_clip_img"]),
             stage_c_inputs(negatives, None, config["c_clip_img"]),
@@ -76,7 +77,7 @@ class Stages:
         factor = self.networks.peek("stage_a").factor
         sides = [latent_size(side, factor) for side in batch[0].size]
         shape = (len(batch), self.networks.peek("stage_b").config["c_in"], *sides)
-        texts, negatives = self._texts("stage_b", batch)
+        texts, negatives = self.texts.of("stage_b", batch)
         inputs = Inputs(stage_b_inputs(texts, latents), stage_b_inputs(negatives, torch.zeros_like(latents)))
         settings, _ = self._steps("stage_b", batch[0])
         return self._sample("stage_b", batch, inputs, shape, on_step, settings)
@@ -121,14 +122,6 @@ class Stages:
         facts = self.networks.facts("stage_b")
         scale = max(scale, min(facts.get("random_scale", [1.0])))
         return compressor_grid(size, facts["compressor_scale"] * scale, factor)
-
-    def _texts(self, stage: str, batch: Sequence[Request]) -> tuple[Any, Any]:
-        """Features of the prompts and of the negative prompts."""
-        with (
-            self.networks.use_encoder("text_encoder", stage) as encoder,
-            self.adapters.loras.on_encoder(stage, encoder, batch[0]),
-        ):
-            return encoder([r.prompt for r in batch]), encoder([r.negative_prompt for r in batch])
 
     def _image_embeds(self, images: Tensor) -> Tensor:
         with self.networks.use_encoder("image_encoder", "stage_c") as encoder:
