@@ -4,15 +4,17 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dataset_tools.latent_facts import PARTS
 from modules.command_lines import Parser, positive
 from modules.schema import one_line
 from train.budget.course import Assumed, Counted, course, shards, storage
-from train.budget.gpus import GPUS, PRESENT, gpu
+from train.budget.gpus import GPUS, PRESENT, Gpu, gpu
 from train.budget.measures import Chooser
 from train.budget.memory import GB, Memory, Needs
 from train.budget.paper import Paper
@@ -37,18 +39,19 @@ def settings(overrides: list[str]) -> dict[str, Any]:
 
 def estimate(plain: dict[str, Any], assumed: Assumed, typed: frozenset[str] = frozenset()) -> Figures:
     """All figures, by section and by what they are. Raises ValueError for settings that cannot be."""
-    chosen: dict[str, str] = {}
+    latents, chosen = PARTS if assumed.latents else None, {}
     if plain.get("memory") is not None:
-        found = fitted(plain, typed, assumed.gpus)
+        found = fitted(plain, typed, assumed.gpus, latents)
         plain, chosen = found.plain, {"chosen": found.line}
-    needs = Needs(Paper(plain), shards(plain, assumed))
+    needs = Needs(Paper(plain, latents), shards(plain, assumed))
+    assumed = replace(assumed, latents=needs.paper.latents is not None)
     chooser = Chooser(needs, typed, assumed.gpus)
     memory = needs.memory(chooser.own)
     each = counted(needs.paper, memory, plain["data"]["batch_size"])
     return {
         "parameters": parameters(needs.paper),
         "memory per GPU, counted": bytes_by_kind(memory) | chosen,
-        "presets": presets(chooser),
+        "presets": presets(chooser, memory.peak, assumed.gpu),
         f"course on {assumed.gpus} x {assumed.gpu.name} ({assumed.gpu.source}), assumed": course(
             plain, each, assumed
         ),
@@ -89,21 +92,34 @@ def bytes_by_kind(memory: Memory) -> dict[str, str]:
         "moving average": memory.average,
         **{f"frozen: {name}": size for name, size in memory.frozen.items()},
         "activations, casts, temporary results, at most": memory.working,
+        "while sample sheets are drawn, at most": memory.sheets,
         "CUDA's own (assumed)": memory.context,
     }
     found = {name: f"{size / GB:.2f} GB" for name, size in sizes.items() if size >= 0.005 * GB}
     return found | {"together, at the worst moment": f"{memory.peak / GB:.1f} GB"}
 
 
-def presets(chooser: Chooser) -> dict[str, str]:
-    """What each would choose."""
+def presets(chooser: Chooser, own_peak: int, gpu: Gpu) -> dict[str, str]:
+    """What each would choose, and what the GPU asks for."""
     found = {}
     for gb in PRESETS_GB:
         choice = chooser.cheapest(gb * GB)
         found[f"memory={gb}gb"] = "not enough"
         if choice is not None:
             found[f"memory={gb}gb"] = f"{choice.memory.peak / GB:.1f} GB: {chooser.words(choice.measures)}"
+    if gpu.memory_gb:
+        found[f"on {gpu.name}, {gpu.memory_gb:g} GB"] = advice(chooser, own_peak, gpu.memory_gb)
     return found
+
+
+def advice(chooser: Chooser, own_peak: int, memory_gb: float) -> str:
+    """What to type for a GPU of this memory."""
+    if own_peak <= memory_gb * GB:
+        return "fits as it is"
+    fitting = [gb for gb in PRESETS_GB if gb <= memory_gb and chooser.cheapest(gb * GB)]
+    if fitting:
+        return f"too little as it is; memory={max(fitting)}gb fits"
+    return f"too little; the least is {chooser.least().memory.peak / GB:.1f} GB"
 
 
 def arguments(description: str | None = None) -> Parser:
@@ -114,10 +130,15 @@ def arguments(description: str | None = None) -> Parser:
     add("--gpus-per-node", type=positive(int), default=8)
     add("--gpu", default="h100", help=names)
     add("--mfu", type=number, default=0.4, help="useful share of the peak (default: %(default)s)")
-    add("--price", type=number, default=2.0, help="per GPU and hour, assumed (default: %(default)g)")
+    add("--price", type=number, help="per GPU and hour (default: what is known of the GPU's)")
     add("--pictures", type=number, default=100e6, help="of the data set (default: %(default)g)")
     add("--picture-kb", type=number, default=266.0, help="of one in its shard (default: %(default)g)")
     add("--core-pictures", type=number, default=77.0, help="per core and second (default: %(default)g)")
+    add(
+        "--latents",
+        action="store_true",
+        help="as on latents that `precompute` made, where no shards are named",
+    )
     add("--disk-gb-s", type=number, default=2.0, help="of all ranks together (default: %(default)g)")
     return parser
 

@@ -104,6 +104,8 @@ class Sheets:
 
     def draw(self) -> Image:
         """The sheet with the weights as they are now."""
+        for player in self.recipe.trainable().values():
+            player.zero_grad(set_to_none=True)  # the next step would do it, but memory is needed now
         rows = self._rows()
         if self.ema:
             with self.ema.in_place():

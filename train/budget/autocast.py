@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+
+from train.budget.ledger import flat, is_meta
 
 LOWER = {"linear", "conv1d", "conv2d", "conv_transpose2d", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm"}
 LOWER |= {"addmm", "baddbmm", "einsum", "prelu", "scaled_dot_product_attention"}
@@ -29,6 +30,7 @@ FLOAT32 = {
 FLOAT32 |= {"__pow__", "__rpow__", "norm", "exp", "log", "rsqrt", "reciprocal", "cumsum", "cumprod", "prod"}
 FLOAT32 |= {"normalize", "softplus", "cosine_similarity", "cdist", "dist"}
 WIDEST = {"addcmul", "addcdiv", "cat", "stack", "dot", "cross", "bilinear", "tensordot"}
+CAST = LOWER | FLOAT32 | WIDEST | {"sum"}
 ATTENTION, INDEX, PUT = "scaled_dot_product_attention", "__getitem__", "__setitem__"
 
 
@@ -46,6 +48,10 @@ class OnMeta(TorchFunctionMode):
     def begin(self) -> None:
         """From here on casts of weights are kept."""
         self.keeps = True
+
+    def casts(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights, and their casts that are kept."""
+        return list(self._casts.values())
 
     def end_of_forward(self) -> None:
         """From here on casts are made anew at each use, as in what is recomputed."""
@@ -66,7 +72,7 @@ class OnMeta(TorchFunctionMode):
         if name in (INDEX, PUT) and is_mask(args[1]):
             rows = torch.zeros(len(args[1]), dtype=torch.long, device="meta")  # as if all were chosen
             return func(args[0], rows, *args[2:], **kwargs)
-        if self.dtype is not None and any(t.device.type == "meta" for t in tensors((args, kwargs))):
+        if self.dtype is not None and name in CAST and any(is_meta(leaf) for leaf in flat((args, kwargs))):
             args, kwargs = self._cast(name, args, kwargs)
         if name == ATTENTION and args[0].device.type == "meta":
             return attend(*args, **kwargs)
@@ -74,22 +80,22 @@ class OnMeta(TorchFunctionMode):
 
     def _cast(self, name: str, args: Any, kwargs: Any) -> Any:
         if name in LOWER:
-            return tree_map_only(Tensor, self._lower, (args, kwargs))
+            return mapped(self._lower, (args, kwargs))
         if name == "sum" and kwargs.get("dtype") is None:
             return args, {**kwargs, "dtype": torch.float32} if is_narrow(args[0]) else kwargs
         if name in FLOAT32:
-            return tree_map_only(Tensor, lambda t: t.float() if is_narrow(t) else t, (args, kwargs))
+            return mapped(lambda t: t.float() if is_narrow(t) else t, (args, kwargs))
         if name in WIDEST:
-            wide = any(t.dtype == torch.float32 and t.device.type == "meta" for t in tensors((args, kwargs)))
+            wide = any(is_meta(leaf) and leaf.dtype == torch.float32 for leaf in flat((args, kwargs)))
             if wide:
-                return tree_map_only(Tensor, lambda t: t.float() if is_narrow(t) else t, (args, kwargs))
+                return mapped(lambda t: t.float() if is_narrow(t) else t, (args, kwargs))
         return args, kwargs
 
     def _lower(self, tensor: Tensor) -> Tensor:
         if tensor.dtype != torch.float32 or tensor.device.type != "meta" or self.dtype is None:
             return tensor
         is_weight = tensor.requires_grad and tensor.is_leaf and not tensor._is_view()
-        if not (self.keeps and is_weight):
+        if not (self.keeps and is_weight and torch.is_autocast_cache_enabled()):
             return tensor.to(self.dtype)
         if id(tensor) not in self._casts:
             with torch.enable_grad():  # as there, for later uses may need it
@@ -153,6 +159,12 @@ def is_narrow(tensor: Tensor) -> bool:
     return tensor.device.type == "meta" and tensor.dtype in (torch.bfloat16, torch.float16)
 
 
-def tensors(nested: Any) -> list[Tensor]:
-    """All tensors in arguments."""
-    return [leaf for leaf in tree_leaves(nested) if isinstance(leaf, Tensor)]
+def mapped(change: Callable[[Tensor], Tensor], nested: Any) -> Any:
+    """The same arguments with tensors changed."""
+    if isinstance(nested, Tensor):
+        return change(nested)
+    if isinstance(nested, dict):
+        return {key: mapped(change, value) for key, value in nested.items()}
+    if type(nested) in (tuple, list):
+        return type(nested)(mapped(change, value) for value in nested)
+    return nested

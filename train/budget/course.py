@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from train.budget.gpus import Gpu
+from train.budget.gpus import PRICED, Gpu
 from train.budget.memory import GB
 
 TB = 1e12
@@ -21,11 +21,12 @@ class Assumed:
     gpus: int
     gpus_per_node: int
     mfu: float  # share of the GPU's peak that becomes useful work
-    price: float  # per GPU and hour
+    price: float | None  # per GPU and hour; None: as of the GPU
     pictures: float  # of the data set
     picture_kb: float
     core_pictures: float  # that a core reads, decodes and resizes per second
     disk_gb_s: float
+    latents: bool = False  # in the place of pictures: nothing is decoded
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,24 @@ def course(config: Mapping[str, Any], each: Counted, assumed: Assumed) -> dict[s
     found = {
         "operations per picture": f"{each.operations / 1e12:.3g} T (forward {each.forward / 1e12:.3g} T,"
         f" backward {each.backward / 1e12:.3g} T; frozen helpers {each.frozen / 1e12:.2g} T)",
-        "pictures in all": f"{pictures / 1e6:.3g} M, {pictures / assumed.pictures:.2g} epochs",
+        "pictures in all": f"{pictures / 1e6:.3g} M, {pictures / assumed.pictures:.2g} epochs of a data set"
+        f" of {assumed.pictures / 1e6:.3g} M (--pictures)",
         "operations in all": f"{pictures * each.operations:.2e}",
         "step": f"{step_s:.3g} s for {per_step * assumed.gpus} pictures, {rate:.3g} pictures/s",
         "time": f"{hours:.3g} h = {hours / 24:.1f} days; {hours * assumed.gpus:.4g} {assumed.gpu.name}-hours",
-        "cost": f"{hours * assumed.gpus * assumed.price:.4g}, assumed {assumed.price:g} per GPU and hour",
+        "cost": cost(hours * assumed.gpus, assumed),
     }
-    return found | traffic(config, each, assumed, step_s) | data(rate, assumed)
+    return found | traffic(config, each, assumed, step_s) | data(config, rate, assumed)
+
+
+def cost(gpu_hours: float, assumed: Assumed) -> str:
+    """Of a run, where a price is known or given."""
+    if assumed.price is not None:
+        return f"{gpu_hours * assumed.price:.4g}, at {assumed.price:g} per GPU and hour, as typed"
+    if assumed.gpu.price is None:
+        return f"no price is known of {assumed.gpu.name}: give one per GPU and hour with --price"
+    price = assumed.gpu.price
+    return f"{gpu_hours * price:.4g} US$, at {price:g} per GPU and hour ({PRICED}: --price)"
 
 
 def traffic(config: Mapping[str, Any], each: Counted, assumed: Assumed, step_s: float) -> dict[str, str]:
@@ -85,8 +97,10 @@ def traffic(config: Mapping[str, Any], each: Counted, assumed: Assumed, step_s: 
     }
 
 
-def data(rate: float, assumed: Assumed) -> dict[str, str]:
+def data(config: Mapping[str, Any], rate: float, assumed: Assumed) -> dict[str, str]:
     """What reading so many pictures per second takes."""
+    if assumed.latents:
+        return {"reading latents": f"{rate * latents_kb(config)[1] / 1e6:.2g} GB/s, nothing is decoded"}
     cores = rate / assumed.core_pictures
     return {
         "data cores": f"{cores:.2g} ({cores / assumed.gpus:.2f} per GPU)",
@@ -94,19 +108,29 @@ def data(rate: float, assumed: Assumed) -> dict[str, str]:
     }
 
 
+def latents_kb(config: Mapping[str, Any]) -> tuple[float, float]:
+    """Of a square picture's latents, and of all that is precomputed of it, as of the released networks."""
+    side = config["data"]["image_size_px"] / PIXELS_PER_LATENT
+    alone = 2 * LATENT_CHANNELS * side**2 / 1e3
+    return alone, alone + 2 * (TEXT_STATES + IMAGE_STATES) / 1e3
+
+
 def storage(config: Mapping[str, Any], each: Counted, assumed: Assumed) -> dict[str, str]:
     """Bytes of data sets and checkpoints."""
-    side = config["data"]["image_size_px"] / PIXELS_PER_LATENT
-    latents_kb = 2 * LATENT_CHANNELS * side**2 / 1e3
-    whole_kb = latents_kb + 2 * (TEXT_STATES + IMAGE_STATES) / 1e3
-    state = 12 * each.learning + 4 * each.averaged
-    found = {"pictures": f"{assumed.pictures * assumed.picture_kb * 1e3 / TB:.1f} TB"}
-    if "stage_c" in config.get("model", {}):
+    alone, whole = latents_kb(config)
+    pictures = size(assumed.pictures * assumed.picture_kb * 1e3)
+    found = {"pictures": f"{pictures}: {assumed.pictures / 1e6:.3g} M of {assumed.picture_kb:.0f} kB each"}
+    if config.get("model", {}).get("stage_c"):
         found["precomputed instead"] = (
-            f"{assumed.pictures * whole_kb * 1e3 / TB:.1f} TB ({whole_kb:.0f} kB each, of which latents"
-            f" {latents_kb:.0f} kB)"
+            f"{size(assumed.pictures * whole * 1e3)} ({whole:.0f} kB each, of which latents {alone:.0f} kB)"
         )
+    state = 12 * each.learning + 4 * each.averaged
     return found | {
-        "checkpoint": f"{state / GB:.2g} GB, {state / assumed.disk_gb_s / GB:.2g} s"
-        f" at {assumed.disk_gb_s:g} GB/s"
+        "checkpoint": f"{size(state)}, {state / assumed.disk_gb_s / GB:.2g} s at {assumed.disk_gb_s:g} GB/s"
     }
+
+
+def size(count: float) -> str:
+    """Bytes in words."""
+    unit, name = next(((u, n) for u, n in ((TB, "TB"), (GB, "GB"), (1e6, "MB")) if count >= u), (1e3, "kB"))
+    return f"{count / unit:.3g} {name}"

@@ -11,13 +11,15 @@ from modules.schema import ConfigError, nearest
 @dataclass(frozen=True)
 class Gpu:
     """memory_gb: 10⁹ bytes, rounded down. Dense peaks in 10¹² operations/s: bf16 (or fp16) products that are
-    added up in fp32, and fp32. bandwidth_gb_s: of its memory. source: whence these are."""
+    added up in fp32, and fp32. bandwidth_gb_s: of its memory. price: of an hour, see `PRICED`; None: unknown.
+    source: whence the rates are."""
 
     name: str
     memory_gb: float
     bf16: float
     fp32: float
     bandwidth_gb_s: float
+    price: float | None = None
     source: str = "by its data sheet"
 
     def peak(self, precision: str) -> float:
@@ -25,24 +27,33 @@ class Gpu:
         return 1e12 * (self.bf16 if precision == "bf16" else self.fp32)
 
 
-# NVIDIA's data sheets and architecture white papers; without sparsity. T4: fp16, for it has no bf16.
+PRICED = "US$, March 2026; prices change"
+"""What one large rental cloud asked in its lowest tier (RunPod, as listed by deploybase.ai, 10 March 2026;
+the H100's again in May 2026). Elsewhere the same GPU costs up to several times as much: for the H100,
+gerra.com/research/gpu-market found an 18-fold range in May 2026."""
+
+# NVIDIA's data sheets ("T4", "A10", "L4", "RTX A6000", "L40S", "A100", "H100", "H200", "DGX B200" divided by
+# its eight GPUs) and architecture white papers (GA102, Ada, RTX Blackwell), without sparsity, for which
+# sheets print twice as much; of several forms SXM. T4: fp16, for it has no bf16. Compared in November 2026
+# with pages that quote them: hmc-tech.com (A100, L4), waredb.com (RTX 4090), acecloud.ai (A100, H100, H200,
+# B200), itkb.uw.cz (H200). Some list 125 for the L4, at a clock and with cores that its sheet does not name.
 GPUS = {
     gpu.name: gpu
     for gpu in (
         Gpu("t4", 16, 65, 8.1, 320),
         Gpu("a10", 24, 125, 31.2, 600),
-        Gpu("l4", 24, 121, 30.3, 300),
+        Gpu("l4", 24, 121, 30.3, 300, 0.44),
         Gpu("a6000", 48, 154.8, 38.7, 768),
-        Gpu("l40s", 48, 362, 91.6, 864),
+        Gpu("l40s", 48, 362, 91.6, 864, 0.79),
         Gpu("a100-40", 40, 312, 19.5, 1555),
-        Gpu("a100", 80, 312, 19.5, 2039),
-        Gpu("h100", 80, 989, 67, 3350),
-        Gpu("h200", 141, 989, 67, 4800),
-        Gpu("b200", 180, 2250, 75, 7700),
+        Gpu("a100", 80, 312, 19.5, 2039, 1.39),
+        Gpu("h100", 80, 989, 67, 3350, 2.69),
+        Gpu("h200", 141, 989, 67, 4800, 3.59),
+        Gpu("b200", 180, 2250, 75, 8000, 5.98),
         Gpu("rtx3060", 12, 25.5, 12.7, 360),
-        Gpu("rtx3090", 24, 71, 35.6, 936),
-        Gpu("rtx4090", 24, 165.2, 82.6, 1008),
-        Gpu("rtx5090", 32, 209.5, 104.8, 1792),
+        Gpu("rtx3090", 24, 71, 35.6, 936, 0.22),
+        Gpu("rtx4090", 24, 165.2, 82.6, 1008, 0.34),
+        Gpu("rtx5090", 32, 209.5, 104.8, 1792, 0.69),
     )
 }
 PRESENT = "present"
@@ -65,7 +76,7 @@ def present() -> Gpu:
     else:
         device, name, memory = torch.device("cpu"), "no GPU here: the CPU", 0
     bf16, fp32 = (matrix_rate(device, dtype) / 1e12 for dtype in (torch.bfloat16, torch.float32))
-    return Gpu(name, memory / 1e9, bf16, fp32, 0.0, "its matrix products measured now")
+    return Gpu(name, memory / 1e9, bf16, fp32, 0.0, source="its matrix products measured now")
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:

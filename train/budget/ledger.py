@@ -2,16 +2,15 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 ASKED = torch.ops.aten._local_scalar_dense.default
@@ -26,7 +25,8 @@ class Ledger(TorchDispatchMode):
     gradients that there were at that time; peak_frozen: while frozen helpers run. operations: two for each
     multiplication with addition, by phase: forward, frozen (`frozen` networks, and whatever passes no
     gradients), backward, recomputed.
-    A number that is asked of a meta tensor is 1, a truth value true.
+    A number that is asked of a meta tensor is 1, a truth value true. work: sums up all calls since it was
+    last set: the same for the same calls with tensors alike.
     """
 
     def __init__(
@@ -41,6 +41,10 @@ class Ledger(TorchDispatchMode):
         self.peak_working = self.peak = self.peak_frozen = 0
         self.operations: Counter[str] = Counter()  # by phase
         self.in_backward, self.helpers = False, 0  # helpers: frozen networks that are running now
+        self.work = 0
+        self._repeated: Repeated | None = None
+        self._times: dict[int, int] = {}  # of storages that stand for several
+        self._weight_times: dict[int, int] = {}  # of parameters, by their number
         self._known: dict[Any, tuple[Any, int]] = {}  # calls, whose results' sizes take long to work out
         self._sizes: dict[int, int] = {}  # of storages, by their number, and whether they are gradients
         self._is_gradient: set[int] = set()
@@ -60,21 +64,30 @@ class Ledger(TorchDispatchMode):
             return True if args[0].dtype == torch.bool else 1
         if not allocates(func):
             return func(*args, **kwargs)
-        leaves = tree_leaves((args, kwargs))
+        leaves = flat((args, kwargs))
         key = (func, *map(signature, leaves)) if self.device == "meta" else None
+        self.work = hash((self.work, key, *[isinstance(t, Tensor) and t.requires_grad for t in leaves]))
         if key in self._known:
             made, counted = self._known[key]
-            found = tree_map_only(Like, Like.make, made)
+            found = again(made) if isinstance(made, Like) else tuple(map(again, made))
         else:
             found = func(*args, **kwargs)
             counted = operations(func._overloadpacket, args, kwargs, found)
             given = {storage_of(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
-            if any(storage_of(t) in given for t in tree_leaves(found) if isinstance(t, Tensor)):
+            if any(storage_of(t) in given for t in flat(found) if isinstance(t, Tensor)):
                 return found  # a view that does not say that it is one
-            if key is not None:
-                self._known[key] = tree_map_only(Tensor, Like.of, found), counted
-        self.operations[self._phase()] += counted
-        for leaf in tree_leaves(found):
+            if (
+                key is not None
+                and isinstance(found, Tensor | tuple)
+                and not any(map(has_contents, flat(found)))
+            ):
+                self._known[key] = (
+                    tuple(map(like, found)) if isinstance(found, tuple) else like(found),
+                    counted,
+                )
+        if counted:
+            self.operations[self._phase()] += counted
+        for leaf in flat(found):
             if isinstance(leaf, Tensor) and leaf.device.type == self.device:
                 self._note(leaf.untyped_storage())
         return found
@@ -87,6 +100,41 @@ class Ledger(TorchDispatchMode):
             yield
         finally:
             self.in_backward = False
+
+    def begin_repeated(self, times: int) -> None:
+        """What comes until `end_repeated` comes so many times in a row, and is computed once."""
+        assert self._repeated is None
+        peaks = self.peak_working, self.peak, self.peak_frozen
+        self.peak_working = self.peak = self.peak_frozen = 0
+        self._repeated = Repeated(times, self.working, self.gradients, *peaks, self.operations.copy())
+
+    def end_repeated(self) -> None:
+        """See there."""
+        assert self._repeated is not None
+        begun, self._repeated = self._repeated, None
+        others = begun.times - 1
+        working = others * (self.working - begun.working)
+        gradients = others * (self.gradients - begun.gradients)
+        self.working += working
+        self.gradients += gradients
+        # Each time begins higher or lower than the one before by the same: the most is in the first or last.
+        self.peak_working = max(begun.peak_working, self.peak_working, self.peak_working + working)
+        self.peak = max(begun.peak, self.peak, self.peak + working + gradients)
+        if self.peak_frozen:
+            self.peak_frozen += max(working, 0)
+        self.peak_frozen = max(begun.peak_frozen, self.peak_frozen)
+        for phase, count in self.operations.items():
+            self.operations[phase] += others * (count - begun.operations[phase])
+
+    def stands_for(self, times: int, weight: Tensor, cast: Tensor) -> None:
+        """A weight of what is repeated and its cast, which is kept beyond it, are there so many times."""
+        self._weight_times[id(weight)] = times
+        self._note_times(cast, times)
+        if cast.requires_grad:
+            cast.register_hook(lambda gradient: self._note_times(gradient, times))
+
+    def _note_times(self, tensor: Tensor, times: int) -> None:
+        self._times[storage_of(tensor)] = times
 
     def _help(self, number: int) -> None:
         self.helpers += number
@@ -109,7 +157,9 @@ class Ledger(TorchDispatchMode):
         weakref.finalize(storage, self._free, key)
 
     def _free(self, key: int) -> None:
-        size = self._sizes.pop(key)
+        size, times = self._sizes.pop(key), self._times.pop(key, 1)
+        if self._repeated is None:
+            size *= times
         if key in self._is_gradient:
             self._is_gradient.discard(key)
             self.gradients -= size
@@ -122,7 +172,9 @@ class Ledger(TorchDispatchMode):
         if key in self._sizes and key not in self._is_gradient:
             self._is_gradient.add(key)
             self.working -= self._sizes[key]
-            self.gradients += self._sizes[key]
+            times = 1 if self._repeated else self._weight_times.get(id(parameter), 1)
+            self.gradients += self._sizes[key] * times
+            self.peak = max(self.peak, self.working + self.gradients)
 
 
 def operations(packet: Any, args: Any, kwargs: Any, found: Any) -> int:
@@ -139,6 +191,19 @@ def operations(packet: Any, args: Any, kwargs: Any, found: Any) -> int:
     return int(flop_registry[packet](*args, **kwargs, out_val=found))
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """How things stood when something began that is computed once in the place of several times."""
+
+    times: int
+    working: int
+    gradients: int
+    peak_working: int
+    peak: int
+    peak_frozen: int
+    operations: Counter[str]
+
+
 @cache
 def allocates(func: Any) -> bool:
     """Whether a call makes new tensors, not only views of its arguments or changes in them."""
@@ -153,12 +218,11 @@ def storage_of(tensor: Tensor) -> int:
 def signature(argument: Any) -> Any:
     """What a call's result depends on, but for contents."""
     if isinstance(argument, Tensor):
-        return Like.of(argument)
+        return like(argument)
     return type(argument), argument if argument.__hash__ else str(argument)
 
 
-@dataclass(frozen=True)
-class Like:
+class Like(NamedTuple):
     """All of a tensor but its contents."""
 
     shape: torch.Size
@@ -166,11 +230,41 @@ class Like:
     dtype: torch.dtype
     device: torch.device
 
-    @classmethod
-    def of(cls, tensor: Tensor) -> "Like":
-        """Of this tensor."""
-        return cls(tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
 
-    def make(self) -> Tensor:
-        """A new one."""
-        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=self.device)
+def is_meta(leaf: Any) -> bool:
+    """Whether a tensor without contents."""
+    return isinstance(leaf, Tensor) and leaf.device.type == "meta"
+
+
+def has_contents(leaf: Any) -> bool:
+    """Whether a tensor that holds numbers, which another one like it would not."""
+    return isinstance(leaf, Tensor) and leaf.device.type != "meta"
+
+
+def like(found: Any) -> Any:
+    """What a tensor is like; other things as they are."""
+    if not isinstance(found, Tensor):
+        return found
+    return Like(found.shape, found.stride(), found.dtype, found.device)
+
+
+def again(made: Any) -> Any:
+    """A new tensor like that; other things as they are."""
+    if not isinstance(made, Like):
+        return made
+    return torch.empty_strided(made.shape, made.stride, dtype=made.dtype, device=made.device)
+
+
+def flat(nested: Any) -> list[Any]:
+    """All that is in tuples, lists and dicts within each other."""
+    if isinstance(nested, Mapping):
+        nested = list(nested.values())
+    elif not isinstance(nested, tuple | list):
+        return [nested]
+    found: list[Any] = []
+    for each in nested:
+        if isinstance(each, tuple | list | Mapping):
+            found.extend(flat(each))
+        else:
+            found.append(each)
+    return found

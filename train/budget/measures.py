@@ -67,7 +67,7 @@ class Chooser:
 
     def cheapest(self, limit_bytes: float) -> Choice | None:
         """The cheapest set that fits; None if none does."""
-        for measures in self._by_cost():
+        for measures in self._by_cost:
             memory = self.needs.memory(measures)
             if memory.peak <= limit_bytes:
                 return Choice(measures, self.changes(measures), memory)
@@ -75,7 +75,7 @@ class Chooser:
 
     def least(self) -> Choice:
         """The set that needs the least memory."""
-        found = min(self._by_cost(), key=lambda measures: self.needs.memory(measures).peak)
+        found = min(self._by_cost, key=lambda measures: self.needs.memory(measures).peak)
         return Choice(found, self.changes(found), self.needs.memory(found))
 
     def changes(self, chosen: Measures) -> dict[str, Any]:
@@ -101,6 +101,7 @@ class Chooser:
         """What is done, in words."""
         own = self.own
         found = [WORDS[chosen.recompute]] if chosen.recompute else []
+        found += ["no activation checkpointing"] if own.recompute and not chosen.recompute else []
         if chosen.batch_size != own.batch_size:
             found.append(f"micro-batches of {chosen.batch_size} (num_accum {chosen.num_accum})")
         found += [WORDS[name] for name in (chosen.optimizer, chosen.weights) if name in WORDS]
@@ -122,6 +123,7 @@ class Chooser:
             average=config.run.ema.enabled,
         )
 
+    @cached_property
     def _by_cost(self) -> list[Measures]:
         """All sets that may be taken, the cheapest first; of equal ones always the same first."""
         return sorted(self._allowed(), key=self._cost)
@@ -148,7 +150,7 @@ class Chooser:
         if KEYS.get(name) in self.typed:
             return [own]
         if name == "recompute":
-            return [False, True]
+            return sorted({False, own, True}, key=COSTS[name].__getitem__)
         if name == "frozen":
             return [None, *self._formats()]
         if name == "offloaded":

@@ -37,8 +37,9 @@ class Measures:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes, by kind. working: activations, temporary results and casts, most at once. peak: of all kinds at
-    the worst moment (gradients come while activations go), with CUDA's own."""
+    """Bytes, by kind. working: activations, temporary results and casts, most at once. sheets: the same
+    while sample sheets are drawn. peak: of all kinds at the worst moment (gradients come while activations
+    go), with CUDA's own."""
 
     weights: int
     gradients: int
@@ -46,6 +47,7 @@ class Memory:
     average: int
     frozen: dict[str, int]
     working: int
+    sheets: int
     peak: int
     context: int = CONTEXT_BYTES
     operations: dict[str, int] = field(default_factory=dict)  # of one micro-batch
@@ -56,9 +58,17 @@ class Needs:
 
     def __init__(self, paper: Paper, shards: int = 1) -> None:
         self.paper, self.shards = paper, shards
-        self.working = cache(self._working)
+        self.working, self.moments = cache(self._working), cache(self._moments)
+        self.drawing, self._few_bits = cache(paper.sheet), cache(self._with_few_bits)
         self.products = paper.products()
         self._learning = {id(parameter) for parameter in paper.learning}
+        self._numel = sum(parameter.numel() for parameter in paper.learning)
+        self._averaged = sum(parameter.numel() for parameter in paper.averaged())
+        self._weights = {
+            lowered: sum(p.numel() * (2 if p in chosen else p.element_size()) for p in paper.learning)
+            for lowered, chosen in ((False, set()), (True, self.products))
+        }
+        self._largest = max((p.numel() for p in self.products), default=0)
         self._held = {name: entry for name, entry in paper.plain["model"].items() if isinstance(entry, dict)}
         networks = paper.frozen()
         self._layers = {name: self._frozen_layers(network) for name, network in networks.items()}
@@ -70,19 +80,16 @@ class Needs:
 
     def memory(self, chosen: Measures) -> Memory:
         """Under these measures."""
-        paper = self.paper
         lowered = chosen.weights == "bf16_stochastic"
-        products = self.products if lowered else set()
-        weights = sum(p.numel() * (2 if p in products else p.element_size()) for p in paper.learning)
-        optimizer = sum(moments_bytes(p.numel(), chosen.optimizer) for p in paper.learning)
-        average = 4 * sum(p.numel() for p in paper.averaged()) if chosen.average else 0
+        weights, optimizer = self._weights[lowered], self.moments(chosen.optimizer)
+        average = 4 * self._averaged if chosen.average else 0
         weights, optimizer, average = (each // self.shards for each in (weights, optimizer, average))
         micro = self.working(chosen.batch_size, chosen.recompute, lowered or self.shards > 1)
         gradients = micro.gradients
         if self.shards > 1:  # shards of gradients are fp32
-            gradients = sum(4 * p.numel() for p in paper.learning) // self.shards
+            gradients = 4 * self._numel // self.shards
         frozen, unpacked = self.frozen(chosen.frozen)
-        rounding = ROUNDING_BYTES * max((p.numel() for p in products), default=0)
+        rounding = ROUNDING_BYTES * self._largest if lowered else 0
         working = micro.alone + unpacked + self._gathered
         if chosen.fused:
             moving = working + rounding
@@ -91,20 +98,39 @@ class Needs:
         else:
             together = micro.together + unpacked + self._gathered - (micro.gradients - gradients)
             moving = max(together, working, gradients + rounding)
+        sheets = self._sheets(lowered, chosen.average, unpacked)
         away = self.helpers if chosen.offloaded else self._away()
         if away:
-            moving = max(moving, max(frozen.pop(name) for name in away) + micro.helping)
+            visiting = max(frozen.pop(name) for name in away)
+            moving, sheets = max(moving, visiting + micro.helping), sheets and sheets + visiting
         on_gpu = sum(frozen.values())
-        peak = weights + optimizer + average + on_gpu + moving + CONTEXT_BYTES
+        peak = weights + optimizer + average + on_gpu + max(moving, sheets) + CONTEXT_BYTES
         stays = 0 if chosen.fused else gradients
         counted = dict(micro.operations)
-        return Memory(weights, stays, optimizer, average, frozen, working, int(peak), operations=counted)
+        sizes = (weights, stays, optimizer, average, frozen, working, sheets)
+        return Memory(*sizes, int(peak), operations=counted)
+
+    def _sheets(self, lowered: bool, average: bool, unpacked: int) -> int:
+        """While sample sheets are drawn: what sampling takes, and for the average's turn the rows before it
+        and the weights that it has no place for."""
+        if not self.paper.config.run.sample_every:
+            return 0
+        drawing = self.drawing(lowered or self.shards > 1)
+        kept = self._weights[False] - self._weights[True] if lowered else 0
+        return drawing.most + unpacked + self._gathered + (drawing.rows + kept if average else 0)
+
+    def _moments(self, optimizer: str) -> int:
+        return sum(moments_bytes(parameter.numel(), optimizer) for parameter in self.paper.learning)
 
     def frozen(self, kind: str | None) -> tuple[dict[str, int], int]:
         """Bytes of frozen networks by name, and of the largest weight unpacked, twice.
 
         kind: number format of the network that something learns in, if another than the settings' is tried.
         """
+        sizes, unpacked = self._few_bits(kind)
+        return dict(sizes), unpacked
+
+    def _with_few_bits(self, kind: str | None) -> tuple[dict[str, int], int]:
         sizes, base = dict(self._sizes), "teacher" if "teacher" in self._sizes else self.paper.base_name
         kind = kind or self._kind(base)
         if kind is None:

@@ -14,6 +14,7 @@ from modules.schema import ConfigError, from_plain
 from train.budget.measures import KEYS, Choice, Chooser
 from train.budget.memory import GB, Needs
 from train.budget.paper import Paper
+from train.budget.precomputed import parts_there
 from train.config import MemoryConfig
 
 PRESETS_GB = (8, 12, 16, 24, 48, 80)
@@ -37,12 +38,14 @@ class Counted:
     plain: Mapping[str, Any]
     typed: Collection[str] = ()
     processes: int = 1
+    latents: Collection[str] | None = None  # as of `Paper`
     chooser: Chooser = field(init=False)
 
     def __post_init__(self) -> None:
         mode = self.plain["parallel"]["mode"]
         shards = self.processes if mode in ("fsdp", "hsdp") else 1
-        self.chooser = Chooser(Needs(Paper(self.plain), shards), self.typed, self.processes)
+        paper = Paper(self.plain, self.latents)
+        self.chooser = Chooser(Needs(paper, shards), self.typed, self.processes)
 
     def choice(self, gb: float) -> Choice | None:
         """The cheapest that fits."""
@@ -53,19 +56,24 @@ class Counted:
         return next((gb for gb in PRESETS_GB if self.choice(gb)), None)
 
 
-def fitted(plain: Mapping[str, Any], typed: Collection[str] = (), processes: int = 1) -> Fitted:
+def fitted(
+    plain: Mapping[str, Any],
+    typed: Collection[str] = (),
+    processes: int = 1,
+    latents: Collection[str] | None = None,
+) -> Fitted:
     """The run's settings with what its `memory` preset chooses for it.
 
     plain: composed settings. typed: dotted keys of the command line, which keep their values. processes: of
-    the run. Where the run's folder holds a choice for the same settings, that is taken: a resumed run does as
-    it did. Raises ConfigError, one line, when nothing fits.
+    the run. latents: as of `Paper`. Where the run's folder holds a choice for the same settings, that is
+    taken: a resumed run does as it did. Raises ConfigError, one line, when nothing fits.
     """
     memory = from_plain(MemoryConfig, plain["memory"], "memory")
     made_for = checksum(plain, typed)
     kept = stored(Path(plain["run"]["dir"]))
     if kept is not None and (kept.gb, kept.made_for) == (memory.gb, made_for):
         return Fitted(changed(plain, kept), line(kept))
-    counted = Counted(plain, typed, processes)
+    counted = Counted(plain, typed, processes, latents)
     choice = counted.choice(memory.gb)
     if choice is None:
         raise ConfigError(refusal(counted, memory.gb))
@@ -129,5 +137,6 @@ def checksum(plain: Mapping[str, Any], typed: Collection[str]) -> str:
     run = {key: value for key, value in plain["run"].items() if key not in IRRELEVANT}
     data = {key: plain["data"].get(key) for key in ("image_size_px", "batch_size", "control")}
     parts = {name: plain.get(name) for name in ("recipe", "model", "optim", "parallel")}
-    text = json.dumps([run, data, parts, pinned_keys(typed)], sort_keys=True, default=str)
+    latents = parts_there(plain)
+    text = json.dumps([run, data, parts, pinned_keys(typed), latents], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

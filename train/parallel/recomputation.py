@@ -30,7 +30,9 @@ def recomputed(unit: nn.Module, selective: bool) -> Callable[..., Any]:
     """The unit's forward, which keeps its inputs and is repeated in the backward pass.
 
     selective: it keeps the results of products and attention, too; only what lies between them is repeated.
+    A unit that changes results in place keeps its inputs only: what it had kept would be changed, too.
     """
+    selective = selective and not any(getattr(part, "inplace", False) for part in unit.modules())
     contexts = _products_and_again if selective else _first_and_again
     forward = partial(checkpoint, unit.forward, use_reentrant=False, context_fn=partial(contexts, unit))
     return partial(_casting_anew, forward) if selective else forward

@@ -13,6 +13,7 @@ import modules
 from tests.integration.recipe_cases import STAGE_C
 from train.config import ParallelConfig
 from train.parallel.preparation import prepare
+from train.parallel.recomputation import recomputed
 from train.parallel.world import World
 
 CPU = torch.device("cpu")
@@ -101,3 +102,17 @@ def test_keeping_products_takes_less_than_all_and_more_than_nothing() -> None:
     everything, products, inputs = (bytes_kept(mode) for mode in (False, "selective", True))
     assert products < 0.65 * everything
     assert inputs < 0.5 * products
+
+
+def test_what_works_in_place_keeps_its_inputs_only() -> None:
+    """A product that is kept would be changed by the activation after it."""
+
+    def gradient(mode: bool | None) -> Tensor:
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(inplace=True), nn.Conv2d(4, 2, 1))
+        if mode is not None:
+            block.forward = recomputed(block, selective=mode)  # type: ignore[method-assign]
+        block(torch.randn(2, 3, 8, 8)).square().mean().backward()
+        return block.get_parameter("0.weight").grad  # type: ignore[return-value]
+
+    assert torch.equal(gradient(True), gradient(None))
