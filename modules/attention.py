@@ -95,7 +95,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
 
     p: the chance that a pixel does not look at a token.
     """
-    if not is_sooner_by_products(q, k):
+    if not is_sooner_by_products(q, k, p):
         return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
     # Picture by picture: the scores of a batch fit no cache, and memory of that size is new each time.
     pictures = zip(q.split(1), k.split(1), v.split(1), strict=True)
@@ -108,11 +108,13 @@ def attend_by_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
     return dropout(scores.softmax(dim=-1).to(q.dtype), p) @ v
 
 
-def is_sooner_by_products(q: Tensor, k: Tensor) -> bool:
-    """Whether whole matrices of scores beat the fused kernel: in bf16 on a CPU, when gradients are wanted.
+def is_sooner_by_products(q: Tensor, k: Tensor, p: float) -> bool:
+    """Whether whole matrices of scores beat the fused kernel: on a CPU, when gradients are wanted.
 
-    There the fused kernel's backward pass works on many small products, at less than half the speed.
+    There the fused kernel cannot drop out, and its place is taken by products over the whole batch; and in
+    bf16 its backward pass works on many small products, at less than half the speed.
     """
-    learns = torch.is_grad_enabled() and q.requires_grad
-    is_narrow = q.device.type == "cpu" and q.dtype == torch.bfloat16
-    return learns and is_narrow and q.shape[:-1].numel() * k.shape[-2] <= MOST_SCORES
+    if q.device.type != "cpu" or not (torch.is_grad_enabled() and q.requires_grad):
+        return False
+    is_small = q.shape[:-1].numel() * k.shape[-2] <= MOST_SCORES
+    return p > 0 or (q.dtype == torch.bfloat16 and is_small)

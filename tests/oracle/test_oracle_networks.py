@@ -11,6 +11,7 @@ import torch
 from modules import blocks, mixing
 from modules.adapters.controlnet import ControlResBlock
 from modules.blocks import Conditions, timestep_embedding
+from modules.response_norm import GlobalResponseNorm
 from modules.stage_a import StageAResBlock
 from tests.oracle.network_cases import Case, files, is_blocks, is_lora, runs
 
@@ -126,7 +127,7 @@ BLOCKS = {
     "AttnBlock": blocks.AttnBlock,
     "FeedForwardBlock": blocks.FeedForwardBlock,
     "TimestepBlock": blocks.TimestepBlock,
-    "GlobalResponseNorm": mixing.GlobalResponseNorm,
+    "GlobalResponseNorm": GlobalResponseNorm,
     "LayerNorm2d": mixing.LayerNorm2d,
     "UpDownBlock2d": blocks.UpDownBlock2d,
     "CNetResBlock": ControlResBlock,

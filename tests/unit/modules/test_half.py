@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from modules.adapters.lora import LoRA
 from modules.blocks import Block, ResBlock
-from modules.mixing import ChannelMixer, GlobalResponseNorm
+from modules.mixing import ChannelMixer
+from modules.response_norm import GlobalResponseNorm
 
 LARGEST = torch.finfo(torch.float16).max
 
