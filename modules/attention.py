@@ -1,12 +1,10 @@
-"""Multi-head attention on condition tokens, its projections, and how it is computed."""
+"""Multi-head attention on condition tokens, and its projections."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.dropout import dropout
-
-MOST_SCORES = 2**26  # that are kept for the backward pass: 128 MiB in bf16; beyond, they are computed anew
+from modules.dot_products import attend
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -88,33 +86,3 @@ class Attention(nn.Module):
         if self.image_attention is not None and image_tokens is not None:
             mixed = mixed + self.image_attention(q, image_tokens)
         return self.out_proj(mixed.transpose(1, 2).flatten(-2))
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
-    """Scaled dot product attention. q: [B, heads, L, c]; k, v: [B, heads, N, c]; returns a tensor like q.
-
-    p: the chance that a pixel does not look at a token.
-    """
-    if not is_sooner_by_products(q, k, p):
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
-    # Picture by picture: the scores of a batch fit no cache, and memory of that size is new each time.
-    pictures = zip(q.split(1), k.split(1), v.split(1), strict=True)
-    return torch.cat([attend_by_products(*each, p) for each in pictures])
-
-
-def attend_by_products(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
-    """The same with the whole matrix of scores [B, heads, L, N]."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return dropout(scores.softmax(dim=-1).to(q.dtype), p) @ v
-
-
-def is_sooner_by_products(q: Tensor, k: Tensor, p: float) -> bool:
-    """Whether whole matrices of scores beat the fused kernel: on a CPU, when gradients are wanted.
-
-    There the fused kernel cannot drop out, and its place is taken by products over the whole batch; and in
-    bf16 its backward pass works on many small products, at less than half the speed.
-    """
-    if q.device.type != "cpu" or not (torch.is_grad_enabled() and q.requires_grad):
-        return False
-    is_small = q.shape[:-1].numel() * k.shape[-2] <= MOST_SCORES
-    return p > 0 or (q.dtype == torch.bfloat16 and is_small)

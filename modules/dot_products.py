@@ -1,0 +1,64 @@
+"""Scaled dot product attention, computed in the way that is soonest.
+
+PyTorch's fused kernel is, but for three cases on a CPU: it works on small products there, which in bf16 reach
+half the speed of large ones and on the way back less, and it cannot drop out.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.dropout import dropout
+
+MOST_KEPT = 2**26  # scores for the backward pass: 128 MiB in bf16; beyond, they are computed anew
+MOST_AT_A_TIME = 2**19  # scores: 1 MiB in bf16, which stays in a core's cache
+MOST_OF_A_HEAD = 2**21  # scores; beyond, the fused kernel is as quick
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
+    """softmax(q k^T / sqrt(c)) v ("Attention Is All You Need", eq. 1).
+
+    q: [B, heads, L, c]; k, v: [B, heads, N, c]; returns a tensor like q. p: the chance that a pixel does not
+    look at a token.
+    """
+    if q.device.type == "cpu":
+        scores, is_narrow = q.shape[:-1].numel() * k.shape[-2], q.dtype == torch.bfloat16
+        if torch.is_grad_enabled() and q.requires_grad:
+            if p > 0 or (is_narrow and scores <= MOST_KEPT):
+                return attend_by_pictures(q, k, v, p)
+        elif is_narrow and p == 0:
+            # A compiler takes it as one operation, so that its code serves all sizes.
+            return (opaque if torch.compiler.is_compiling() else attend_by_heads)(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=p)
+
+
+def attend_by_pictures(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
+    """The same for the way back: scores of a whole batch fit no cache, and their memory is new each time."""
+    found = []
+    for one_q, one_k, one_v in zip(q.split(1), k.split(1), v.split(1), strict=True):
+        scores = (one_q * q.shape[-1] ** -0.5) @ one_k.transpose(-1, -2)
+        found.append(dropout(scores.softmax(dim=-1).to(q.dtype), p) @ one_v)
+    return torch.cat(found)
+
+
+def attend_by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same without gradients and dropout, a few heads at a time."""
+    scores = q.shape[-2] * k.shape[-2]
+    if scores > MOST_OF_A_HEAD:
+        return F.scaled_dot_product_attention(q, k, v)
+    together = max(1, MOST_AT_A_TIME // scores)
+    scaled = q * q.shape[-1] ** -0.5
+    heads = zip(*(each.flatten(0, 1).split(together) for each in (scaled, k, v)), strict=True)
+    found = [torch.bmm(torch.bmm(a, b.transpose(1, 2)).softmax(dim=-1).to(c.dtype), c) for a, b, c in heads]
+    return torch.cat(found).view(q.shape)
+
+
+@torch.library.custom_op("kaskade::attend_by_heads", mutates_args=())
+def opaque(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same as an operation that compilers do not look into."""
+    return attend_by_heads(q, k, v).contiguous()
+
+
+@opaque.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return q.new_empty(q.shape)
