@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -77,7 +77,7 @@ class Stream:
         """Let the workers, if there are any, begin to read after the batch that was taken last."""
         if self._workers is None and self.config.num_workers:
             config = self.config
-            self._workers = Workers(self._data_set(), config.num_workers, config.prefetch, _pinned)
+            self._workers = Workers(self._data_set(), config.num_workers, config.prefetch, pinning())
 
     def close(self) -> None:
         """End the workers at once. What they have read ahead is read again if the stream goes on."""
@@ -88,7 +88,7 @@ class Stream:
     def __iter__(self) -> Iterator[Batch]:
         """Go on after the batch that was taken last, or that `load_state_dict` says."""
         self.start()
-        items: Iterator[Item] = self._workers or map(_pinned, self._data_set().items())
+        items: Iterator[Item] = self._workers or map(pinning(), self._data_set().items())
         self.has_ended = False
         ahead: list[Item] = []  # with an end: a batch that is held back until it is known whether one follows
         try:
@@ -269,9 +269,20 @@ def _digest(sources: list[Source]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
-def _pinned(item: Item) -> Item:
-    """The item in memory that a GPU copies from while others compute; without a GPU, as it is."""
-    if item.batch is None or not torch.cuda.is_available():
-        return item
-    tensors = {name: each.pin_memory() for name, each in item.batch.items() if isinstance(each, torch.Tensor)}
-    return item._replace(batch=cast(Batch, {**item.batch, **tensors}))
+def pinning() -> Callable[[Item], Item]:
+    """Puts an item into memory that a GPU copies from while others compute; without a GPU, leaves it alone.
+
+    For any thread: each starts out with the first GPU, on which the other ranks' processes have no business.
+    """
+    if not torch.cuda.is_available():
+        return lambda item: item
+    device = torch.cuda.current_device()
+
+    def pinned(item: Item) -> Item:
+        if item.batch is None:
+            return item
+        with torch.cuda.device(device):
+            tensors = {k: v.pin_memory() for k, v in item.batch.items() if isinstance(v, torch.Tensor)}
+        return item._replace(batch=cast(Batch, {**item.batch, **tensors}))
+
+    return pinned

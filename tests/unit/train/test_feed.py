@@ -1,5 +1,6 @@
 """What the device gets of a batch."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataset_tools.batches import Batch, Item
-from dataset_tools.stream import Stream, _pinned
+from dataset_tools.stream import Stream, pinning
 from train.feed import Feed, _together, placed
 from train.parallel.world import World
 
@@ -58,21 +59,29 @@ def test_nobody_waits_for_the_way_to_the_device(channels_last: bool) -> None:
 
 
 def test_what_goes_to_a_gpu_is_pinned_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the copy would be waited for. Only a GPU lets memory be pinned; here it is seen who asks."""
-    batch, pinned = latents_and_pictures(), list[torch.Tensor]()
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
-    item = Item(0, 0, 0, batch, None, [])
-    assert _pinned(item) is item and not pinned or torch.cuda.is_available()
+    """Else the copy would be waited for. Only a GPU lets memory be pinned; here it is seen who asks, and for
+    which GPU: that of this rank, also in another thread."""
+    batch, pinned, devices = latents_and_pictures(), list[torch.Tensor](), list[int]()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    _pinned(item)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device", lambda index: devices.append(index) or nullcontext())
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    pinning()(Item(0, 0, 0, batch, None, []))
     assert [each is batch["images"] or each is batch["latents"] for each in pinned] == [True, True]
+    assert devices == [3]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU wants pinned memory")
+def test_without_a_gpu_items_stay_as_they_are() -> None:
+    item = Item(0, 0, 0, latents_and_pictures(), None, [])
+    assert pinning()(item) is item
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_a_gpu_gets_what_the_worker_made(channels_last: bool) -> None:
-    item = _pinned(Item(0, 0, 0, latents_and_pictures(), None, []))
+    item = pinning()(Item(0, 0, 0, latents_and_pictures(), None, []))
     assert item.batch is not None and item.batch["images"].is_pinned() and item.batch["latents"].is_pinned()
     found = placed(item.batch, torch.device("cuda"), channels_last)
     assert torch.equal(found["images"].cpu(), latents_and_pictures()["images"])
