@@ -21,7 +21,7 @@ from train.loop import run
 from train.optim.rounding import lower
 from train.parallel.world import World
 from train.player import Player
-from train.session import check_together
+from train.session import check_players
 
 CPU = torch.device("cpu")
 BF16 = {"weights": "bf16_stochastic"}
@@ -211,4 +211,4 @@ def test_blocks_that_keep_their_products_learn_the_same(
 def test_updates_within_the_backward_pass_are_for_one_process(plain_config: Any) -> None:
     config = config_from_plain(settings(plain_config, FUSED))
     with pytest.raises(ConfigError, match=r"optim\.fused_backward: found true, but 2 processes"):
-        check_together(config, WideRecipe(), World(0, 2, CPU))
+        check_players(config, WideRecipe(), World(0, 2, CPU))

@@ -59,9 +59,15 @@ def test_runs_are_of_groups_that_join_and_do_the_same() -> None:
 
 
 def measured(compute: Callable[[], Any]) -> int:
-    """Most bytes at once beside what was there before, as torch's allocator reports them."""
+    """Most bytes at once beside what was there before, as torch's allocator reports them.
+
+    On one thread: a CPU's convolutions need room of their own for each.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         kept = compute()
+    torch.set_num_threads(threads)
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
     live = peak = 0
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
