@@ -75,6 +75,14 @@ def test_gradients_are_the_same_and_products_are_repeated_as_chosen(precision: t
     assert kept[DEPTHWISE] == 2 * once[DEPTHWISE] > 0
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mode", [True, "selective"])
+def test_what_fell_out_falls_out_again(mode: Any, precision: torch.dtype) -> None:
+    plain, _ = gradients(False, precision, dropout=0.3)
+    again, _ = gradients(mode, precision, dropout=0.3)
+    assert all(torch.equal(own, expected) for own, expected in zip(again, plain, strict=True))
+
+
 def test_blocks_that_are_run_again_find_no_cast_of_the_first_run() -> None:
     """Else autocast would do fewer operations forward than in the repetition, which counts them."""
     repeats = [[2, 1], [1, 2]]
