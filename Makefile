@@ -14,7 +14,7 @@ help:
 	@echo "make demo-adapters  after it: train LoRA, ControlNets, IP-Adapter and LCM on the demo's models, and judge them"
 	@echo "make test        set up, run all tests but the heavy ones"
 	@echo "make test-quick  the quick part of the tests"
-	@echo "make bench       measure ours beside diffusers, peft and webdataset on the CPU (20 minutes; keep the machine quiet)"
+	@echo "make bench       measure ours beside diffusers, peft and webdataset on the CPU (half an hour; keep the machine quiet)"
 	@echo "make check       lint, format, spelling and types"
 	@echo "make setup       only the environment ($(VENV))"
 	@echo "make clean       remove the demo's output (not the environment)"
