@@ -4,7 +4,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def held_back(names: Iterable[str]) -> Iterator[None]:
+    """Signals of these names wait: here, and in processes started meanwhile until they ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [getattr(signal, name) for name in names])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def follow_parent(ignored: Iterable[str] = ("SIGINT",)) -> None:
@@ -15,6 +29,8 @@ def follow_parent(ignored: Iterable[str] = ("SIGINT",)) -> None:
     for name in ignored:
         if hasattr(signal, name):  # Windows has fewer
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+            if hasattr(signal, "pthread_sigmask"):
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [getattr(signal, name)])
     parent = multiprocessing.parent_process()
     assert parent is not None  # this runs in a child
 

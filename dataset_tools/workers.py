@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 import torch.multiprocessing  # lets tensors be sent as shared memory
 
-from dataset_tools.children import follow_parent
+from dataset_tools.children import follow_parent, held_back
 
 Item_co = TypeVar("Item_co", covariant=True)
 Item = TypeVar("Item")
@@ -64,7 +64,8 @@ class Workers(Generic[Item]):
             self._pipes.append(own)
             work = (data, number, num_workers, ahead, others)
             processes.append(context.Process(target=_work, args=work, daemon=True))  # type: ignore[attr-defined]
-            processes[-1].start()
+            with held_back(IGNORED):  # one that comes before it is ignored would end the process
+                processes[-1].start()
             others.close()  # else nobody would notice the end of the process
         # After the processes: forked, they would inherit what it has just locked. It holds no reference to
         # this object, whose end it would prevent.
