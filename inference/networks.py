@@ -13,6 +13,7 @@ from gdf import RELEASED_SAMPLING, SamplingSettings
 from inference.offload import Offloaded
 from inference.reading import Compile, Keeping, Offload, Quantize, per_network
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
+from modules.devices import named_device
 from modules.encoders import cached_folder
 from modules.schema import from_plain
 from modules.weights import (
@@ -211,12 +212,4 @@ def pick_device(name: str) -> torch.device:
     """The device of that name, "auto" the accelerator if there is one; ValueError if it is not here."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device: found {name!r}; expected one of: auto, cpu, cuda, cuda:1, mps") from None
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
-    return device
+    return named_device(name, "device", "auto, cpu, cuda, cuda:1, mps")

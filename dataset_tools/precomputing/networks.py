@@ -10,24 +10,12 @@ from torch import Tensor
 from dataset_tools.latent_facts import DTYPES, SEEN_BY, Facts, Part, caption_shapes, plain
 from dataset_tools.precomputing.settings import Settings
 from modules.conditions import compress_shrunk
+from modules.devices import named_device
 from modules.encoders import ImageEncoder, TextEncoder
 from modules.settings import identity
 from modules.weights import load_network
 
 ENCODERS: dict[str, Any] = {"image_encoder": ImageEncoder, "text_encoder": TextEncoder}
-
-
-def _device(name: str) -> torch.device:
-    """The device of that name; ValueError if there is none here."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device: found {name!r}; expected one of: cpu, cuda, cuda:1") from None
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
-    return device
 
 
 class Networks:
@@ -36,7 +24,7 @@ class Networks:
     def __init__(self, settings: Settings, dtype: str, device: str | None, local_rank: int) -> None:
         self.settings, self.dtype = settings, dtype
         chosen = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-        self.device = _device(device or chosen)
+        self.device = named_device(device or chosen, "--device", "cpu, cuda, cuda:1")
         self.scale = settings.recipe.compressor_scale
         self.identities = {name: identity(name, each) for name, each in settings.networks.items()}
         self.networks: dict[str, Any] = {name: self._load(name) for name in settings.networks}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.profiler import ProfilerActivity, profile
 
 from modules import StageC
+from tests.unit.train.peaks import measured
 from train.budget.autocast import OnMeta, as_on_cuda, attend
 from train.budget.ledger import Ledger
 from train.budget.memory import FROZEN_BYTES, linear_weights, moments_bytes, nbytes
@@ -65,14 +65,7 @@ def on_paper(batch: int, recompute: bool) -> Working:
 def measured_peak(batch: int, recompute: bool) -> int:
     """Most bytes at once beside what was there before, as torch's allocator reports them."""
     network, given = small(CPU, recompute), inputs(CPU, batch)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        network(*given).square().mean().backward()
-    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
-    live = peak = 0
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
+    return measured(lambda: network(*given).square().mean().backward())
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -1,15 +1,14 @@
 """Whole recipes on paper: one block stands for many, latents for pictures; what steps and sheets take."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from tests.integration.test_experiments import composed
 from tests.integration.test_experiments import without_files as random_networks
+from tests.unit.train.peaks import measured
 from train.budget.paper import Paper, Working
 from train.budget.repeats import Call, Run, find_runs
 from train.config import config_from_plain
@@ -56,25 +55,6 @@ def test_runs_are_of_groups_that_join_and_do_the_same() -> None:
     assert find_runs(calls("CTACTACTA")) == []
     assert find_runs(calls("CCCCCC", apart=3)) == []
     assert find_runs([[] for _ in range(6)]) == []
-
-
-def measured(compute: Callable[[], Any]) -> int:
-    """Most bytes at once beside what was there before, as torch's allocator reports them.
-
-    On one thread: a CPU's convolutions need room of their own for each.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        kept = compute()
-    torch.set_num_threads(threads)
-    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
-    live = peak = 0
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    del kept
-    return peak
 
 
 def real(name: str, recompute: Any, *changes: str) -> tuple[Any, dict[str, Any]]:
