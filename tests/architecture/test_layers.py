@@ -27,10 +27,11 @@ OWNERS = {
     "simplejpeg": ("dataset_tools/jpeg.py",),
     "insightface": ("modules/adapters/faces.py",),
     "wandb": ("train/reports/trackers.py",),
+    "gradio": ("modules/web/", "inference/app/", "inference/compare/", "train/monitor/"),
     "bitsandbytes": ("train/optim/eight_bit.py", "modules/adapters/four_bit.py"),
 }
 # what modules may import beyond torch and the owned libraries
-MODULES_ALLOW = {"PIL": "modules/pictures.py", "numpy": "modules/dropout.py"}
+MODULES_ALLOW = {"PIL": "modules/pictures.py", "numpy": "modules/dropout.py", "yaml": "modules/key_values.py"}
 OWNED_ROOMS = ("gdf", "modules", "dataset_tools", "train", "inference")
 LONGER_FUNCTIONS = {
     "gdf/diffusion.py:sample": 60
