@@ -38,6 +38,7 @@ from gdf.noise_conditions import (
 )
 from gdf.released import RELEASED_SAMPLING, RELEASED_SPEC
 from gdf.samplers import (
+    SAMPLERS,
     BaseSampler,
     DDIMSampler,
     DDPMSampler,
@@ -60,7 +61,7 @@ from gdf.schedules import (
     SqrtSchedule,
     StableDiffusionSchedule,
 )
-from gdf.settings import SAMPLERS, SamplingSettings
+from gdf.settings import SamplingSettings
 from gdf.targets import BaseTarget, EpsilonTarget, RectifiedFlowsTarget, VTarget, X0Target
 from gdf.train_schedules import AdaptiveTrainSchedule, EDMTrainSchedule
 

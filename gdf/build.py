@@ -16,11 +16,12 @@ _BASES: dict[str, type] = {
     "loss_weight": loss_weights.BaseLossWeight,
     "sampler": samplers.BaseSampler,
 }
-_MODULES = (schedules, train_schedules, scalers, targets, noise_conditions, loss_weights, samplers)
+_MODULES = (schedules, train_schedules, scalers, targets, noise_conditions, loss_weights)
 
 
 def _classes(base: type) -> dict[str, type]:
     found = [value for module in _MODULES for value in vars(module).values() if inspect.isclass(value)]
+    found += samplers.SAMPLERS.values()
     return {
         value.__name__: value for value in found if issubclass(value, base) and not inspect.isabstract(value)
     }

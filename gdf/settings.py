@@ -4,24 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gdf.names import nearest
-from gdf.samplers import (
-    BaseSampler,
-    DDIMSampler,
-    DDPMSampler,
-    DPMSolverPP2MSampler,
-    EulerSampler,
-    HeunSampler,
-    LCMSampler,
-)
+from gdf.samplers import SAMPLERS
 
-SAMPLERS: dict[str, type[BaseSampler]] = {
-    "ddpm": DDPMSampler,
-    "ddim": DDIMSampler,
-    "lcm": LCMSampler,
-    "euler": EulerSampler,
-    "heun": HeunSampler,
-    "dpmpp_2m": DPMSolverPP2MSampler,
-}
 MOST_STEPS, MOST_SHIFT, MOST_GUIDANCE = 10_000, 1000.0, 1000.0
 
 
