@@ -1,0 +1,6 @@
+"""What all web pages of Kaskade share: their look, and how they are served."""
+
+from modules.web.look import page
+from modules.web.serving import serve
+
+__all__ = ["page", "serve"]

@@ -1,0 +1,133 @@
+"""Serving a page: to this machine alone unless asked, with nothing fetched from anywhere."""
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+# Read by gradio when it is imported and when it launches.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_RUN_HISTORY"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import gradio as gr
+from gradio_client.utils import is_http_url_like
+
+from modules.web.look import CSS_FILE, theme
+
+LOOPBACK = "127.0.0.1"
+STAY_SECONDS = 0.5  # how soon an interrupt is noticed where signals wait for the main thread
+
+
+def serve(
+    build: Callable[[], gr.Blocks],
+    *,
+    host: str = LOOPBACK,
+    port: int = 7860,
+    root_path: str = "",
+    upload_limit_mb: float = 20,
+    allowed_paths: Sequence[str | Path] = (),
+    css: str = "",
+    open_browser: bool = False,
+) -> int:
+    """Build a page and serve it until SIGINT or SIGTERM; returns the exit status.
+
+    build: makes the page; uploads and what it shows lie in a folder of its own, which is removed at the end.
+    host: an address of this machine; "0.0.0.0" for all of them. root_path: the page's path behind a proxy.
+    upload_limit_mb: largest file that is taken. allowed_paths: files and folders that the page may show
+    besides. css: rules of this page alone. Prints the address once the page answers; a port that is taken, or
+    an address that is not ours, is one line and status 2.
+    """
+    if problem := unusable(host, port):
+        print("error:", problem, file=sys.stderr)
+        return 2
+    with own_folder():
+        blocks = build()
+        forbid_fetching(blocks)
+        _, address, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            root_path=root_path,
+            theme=theme(),
+            css=CSS_FILE.read_text(encoding="utf-8") + css,
+            max_file_size=int(upload_limit_mb * 2**20),
+            allowed_paths=[str(Path(path).absolute()) for path in allowed_paths],
+            inbrowser=open_browser,
+            share=False,
+            ssr_mode=False,
+            mcp_server=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+        print(f"{blocks.title}: {address}  (Ctrl-C ends it)", flush=True)
+        until_interrupted()
+        blocks.close(verbose=False)
+    return 0
+
+
+def unusable(host: str, port: int) -> str | None:
+    """Why this address cannot be served, in one line; None if it can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except PermissionError:
+            return f"port: {port} is not allowed; take one from 1024 on"
+        except OSError as error:
+            if error.errno is None or isinstance(error, socket.gaierror) or "assign" in str(error):
+                return f"host: {host!r} is no address of this machine"
+            return f"port: {port} is taken; set another one, such as port={port + 1}"
+        except OverflowError:
+            return f"port: expected 1 to 65535, found {port}"
+    return None
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder for uploads and for what a page shows, which goes when the page does."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    with tempfile.TemporaryDirectory(prefix="kaskade-page-", ignore_cleanup_errors=True) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            if before is None:
+                del os.environ["GRADIO_TEMP_DIR"]
+            else:
+                os.environ["GRADIO_TEMP_DIR"] = before
+
+
+def forbid_fetching(blocks: gr.Blocks) -> None:
+    """Let nobody make the server fetch an address, by naming it in the place of an uploaded file."""
+    for block in blocks.blocks.values():
+        move = block.async_move_resource_to_block_cache
+
+        async def move_own(path: str | Path | None, move: Callable = move) -> str | None:
+            if path and is_http_url_like(str(path)):
+                raise gr.Error("a file has to be uploaded; addresses are not fetched", print_exception=False)
+            return await move(path)
+
+        block.async_move_resource_to_block_cache = move_own  # type: ignore[method-assign, union-attr]
+
+
+def until_interrupted() -> None:
+    """Wait for SIGINT or SIGTERM."""
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, end)
+    while not ended.wait(STAY_SECONDS):
+        pass
