@@ -2,6 +2,8 @@
 
 import os
 
+# Before torch is loaded: what a Mac's GPU (MPS) has no code for, its CPU computes.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 # Hydra hands errors on instead of printing them; `main` says them in one line.
 os.environ["HYDRA_FULL_ERROR"] = "1"
 
@@ -19,6 +21,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from inference.batch import draw_lines
 from inference.command import carry_out
 from inference.config import Config
 from modules.hydra_options import options_last
@@ -36,6 +39,7 @@ USAGE = """\
 python -m inference prompt="a red circle" run=outputs/demo [KEY=VALUE ...]
 python -m inference prompt="a [pillar]" run=outputs/demo loras=[outputs/demo/lora]
 python -m inference task=inpaint image=photo.png mask=mask.png prompt="a red circle" run=outputs/demo
+torchrun --nproc-per-node=8 -m inference prompts_file=prompts.jsonl run=outputs/demo output=outputs/many
 python -m inference recreate=outputs/pictures/a-red-circle_5.png
 python -m inference --multirun stage_c.guidance=2,4,8 prompt=... run=...
 
@@ -79,7 +83,10 @@ def main(arguments: Sequence[str]) -> int:
 def attempt(settings: DictConfig) -> int:
     """Make the pictures that the settings ask for; returns the exit status."""
     try:
-        carry_out(from_plain(Config, OmegaConf.to_container(settings, resolve=True)))  # type: ignore[arg-type]
+        config = from_plain(Config, OmegaConf.to_container(settings, resolve=True))  # type: ignore[arg-type]
+        if config.prompts_file is not None and config.recreate is None:
+            return FAILURE if draw_lines(config) else 0
+        carry_out(config)
     except torch.OutOfMemoryError:
         return say(OUT_OF_MEMORY, FAILURE)
     except (ValueError, OSError, OmegaConfBaseException) as error:

@@ -13,7 +13,7 @@ from gdf import RELEASED_SAMPLING, SamplingSettings
 from inference.offload import Offloaded
 from inference.reading import Compile, Keeping, Offload, Quantize, per_network
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
-from modules.devices import named_device
+from modules.devices import has_format, named_device
 from modules.encoders import cached_folder
 from modules.schema import from_plain
 from modules.weights import (
@@ -209,7 +209,12 @@ def pipeline_facts(name: str, path: Path) -> dict[str, Any]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name, "auto" the accelerator if there is one; ValueError if it is not here."""
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    """The device of that name, "auto" the best one; ValueError if it is not here."""
     return named_device(name, "device", "auto, cpu, cuda, cuda:1, mps")
+
+
+def usual_format(device: torch.device) -> str:
+    """The number format where none is named: fp32 on a CPU, else bf16 if the device has it, else fp16."""
+    if device.type == "cpu":
+        return "fp32"
+    return "bf16" if has_format(device, torch.bfloat16) else "fp16"

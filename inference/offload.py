@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.side_stream import Buffers
+from modules.devices import copies_beside
 from modules.weights.lazy import LazyTensor
 
 ALIGNMENT = 256  # bytes; kernels want the first number of a tensor at such a place
@@ -49,7 +50,7 @@ class InMemory:
 
     def fetch(self, device: torch.device) -> dict[str, Tensor]:
         """A copy of all on the device."""
-        return self.in_buffer(self.buffer.to(device, non_blocking=True, copy=True))
+        return self.in_buffer(self.buffer.to(device, non_blocking=copies_beside(device), copy=True))
 
 
 class InFiles:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from inference.facts import facts_of, origin_of
-from inference.networks import Networks, pick_device
+from inference.networks import Networks, pick_device, usual_format
 from inference.pairing import pair_up
 from inference.pictures import Picture
 from inference.prepare import prepare
@@ -46,7 +46,7 @@ class Cascade:
 
         run: a folder of runs, or one run. weights: single files by network (stage_a=…, stage_c=…), ours or
         the official ones; text_encoder=…, image_encoder=…: folders or hub names. device: "auto", "cpu",
-        "cuda", … dtype: "fp32", "bf16" or "fp16"; None is fp32 on the CPU, else bf16. ema: take averaged
+        "cuda", … dtype: "fp32", "bf16" or "fp16"; None chooses. ema: take averaged
         weights where there are any. offload: "stage" keeps weights on the device only while their network
         computes, "block" those of Stage B and Stage C only while their block does. quantize: "nf4" or "int8"
         for Stage C and Stage B, or one for each of "stage_c", "stage_b", "text_encoder". compile: the blocks
@@ -55,7 +55,7 @@ class Cascade:
         Raises ValueError, FileNotFoundError.
         """
         place = pick_device(device)
-        dtype = dtype or ("fp32" if place.type == "cpu" else "bf16")
+        dtype = dtype or usual_format(place)
         source = Weights(**weights)
         networks = Networks(
             run,

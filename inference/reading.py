@@ -69,6 +69,8 @@ class Keeping:
         if "nf4" in self.quantize.values():
             with naming("quantize"):
                 bitsandbytes()
+            if self.device.type == "mps":  # its kernels for it are no part of the library, but of a hub
+                raise ValueError("quantize: found nf4, which does not work on mps; use int8")
 
     def _check_compile(self) -> None:
         if self.compile not in (False, True, "graphs"):

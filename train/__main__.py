@@ -8,6 +8,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A rank that dies costs the others a stack trace per request; `train.parallel.heartbeat` says it in a line.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+# Before torch is loaded: what a Mac's GPU (MPS) has no code for, its CPU computes.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 # Hydra hands errors on instead of printing them; `main` says them in one line.
 os.environ["HYDRA_FULL_ERROR"] = "1"
 

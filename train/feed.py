@@ -9,6 +9,7 @@ import torch
 
 from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
+from modules.devices import copies_beside
 from train.parallel import ranks
 from train.parallel.world import World
 from train.pictures import num_counted
@@ -74,7 +75,7 @@ def placed(batch: Batch, device: torch.device, channels_last: bool = False) -> B
     """The batch with its pictures on the device, in the memory layout that the networks have."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     pictures = {
-        name: value.to(device, non_blocking=True, memory_format=layout)
+        name: value.to(device, non_blocking=copies_beside(device), memory_format=layout)
         for name, value in batch.items()
         if isinstance(value, torch.Tensor)
     }

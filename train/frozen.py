@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modules.adapters.quantised import quantise
+from modules.devices import copies_beside
 from modules.settings import ImageEncoderSettings, NetworkSettings
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -53,7 +54,7 @@ def visiting(network: Module, device: torch.device) -> Module:
 
 class _Visitor:
     def __init__(self, home: dict[torch.Tensor, torch.Tensor], device: torch.device) -> None:
-        self.home, self.device = home, device
+        self.home, self.device, self.is_beside = home, device, copies_beside(device)
         self.depth = 0  # of calls: a method may call forward
 
     def call(self, method: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -61,7 +62,7 @@ class _Visitor:
         try:
             if self.depth == 1:
                 for tensor, data in self.home.items():
-                    tensor.data = data.to(self.device, non_blocking=True, copy=True)
+                    tensor.data = data.to(self.device, non_blocking=self.is_beside, copy=True)
             return method(*arguments, **keywords)
         finally:
             self.depth -= 1

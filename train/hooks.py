@@ -170,7 +170,7 @@ class Profile:
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
-        by_time = f"self_{self.world.device.type}_time_total"
+        by_time = f"self_{'cuda' if self.world.device.type == 'cuda' else 'cpu'}_time_total"
         table = self.profiler.key_averages().table(sort_by=by_time, row_limit=60)
         (self.folder / "operators.txt").write_text(table)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dataset_tools.latent_facts import DTYPES, SEEN_BY, Facts, Part, caption_shapes, plain
 from dataset_tools.precomputing.settings import Settings
 from modules.conditions import compress_shrunk
-from modules.devices import named_device
+from modules.devices import best, named_device, present
 from modules.encoders import ImageEncoder, TextEncoder
 from modules.settings import identity
 from modules.weights import load_network
@@ -23,8 +23,9 @@ class Networks:
 
     def __init__(self, settings: Settings, dtype: str, device: str | None, local_rank: int) -> None:
         self.settings, self.dtype = settings, dtype
-        chosen = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-        self.device = named_device(device or chosen, "--device", "cpu, cuda, cuda:1")
+        kind = best(present())
+        chosen = f"cuda:{local_rank}" if kind == "cuda" else kind
+        self.device = named_device(device or chosen, "--device", "cpu, cuda, cuda:1, mps")
         self.scale = settings.recipe.compressor_scale
         self.identities = {name: identity(name, each) for name, each in settings.networks.items()}
         self.networks: dict[str, Any] = {name: self._load(name) for name in settings.networks}
@@ -46,7 +47,7 @@ class Networks:
 
     def pictures(self, images: Tensor) -> dict[str, Tensor]:
         """What each network makes of uint8 pictures [B, 3, H, W], by its name: [B, …]."""
-        seen = images.to(self.device, non_blocking=True).float() / 255
+        seen = images.to(self.device).float() / 255
         with torch.no_grad(), self._autocast():
             made = {name: self._made(name, seen) for name in self.networks if name != "text_encoder"}
         return {name: tensor.cpu().to(DTYPES[self.dtype]) for name, tensor in made.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from modules.devices import copies_beside
 from train.parallel.pieces import Dealer, Piece
 from train.parallel.world import World
 
@@ -35,7 +36,7 @@ class Staging:
         for name, tensor in tensors.items():
             if piece := dealer.own(tensor):
                 buffer = self._buffer(name, piece.values)
-                buffer.copy_(piece.values, non_blocking=True)
+                buffer.copy_(piece.values, non_blocking=copies_beside(self.world.device))
                 copies[name] = Piece(buffer, piece.offsets)
         if self.world.device.type == "cuda":
             torch.cuda.synchronize(self.world.device)

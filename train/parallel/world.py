@@ -4,7 +4,7 @@ import atexit
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn
@@ -12,6 +12,7 @@ from typing import NoReturn
 import torch
 import torch.distributed as dist
 
+from modules.devices import best, present
 from modules.processes import place
 from modules.schema import ConfigError
 from train.config import ParallelConfig
@@ -42,19 +43,32 @@ class World:
 def join(device: str, config: ParallelConfig | None = None) -> World:
     """Join the processes that torchrun or srun started (or be the only one), until this process ends.
 
-    device: auto | cpu | cuda. Raises ConfigError when CUDA is asked for and not there.
+    device: auto | cpu | cuda | mps. Raises ConfigError for one that is not there, or cannot do it.
     """
     rank, size, local_rank = place()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("run.device: cuda asked for, but torch finds no CUDA device; use run.device=cpu")
-    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    # Modulo: SLURM may show each process only the GPUs that are its own.
-    own = torch.device("cuda", local_rank % torch.cuda.device_count()) if use_cuda else torch.device("cpu")
-    if use_cuda:
+    own = torch.device(device_kind(device, present(), size))
+    if own.type == "cuda":
+        # Modulo: SLURM may show each process only the GPUs that are its own.
+        own = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(own)
     if size > 1 and not dist.is_initialized():  # the jobs of a --multirun share one group
-        _meet(rank, size, "cpu:gloo,cuda:nccl" if use_cuda else "gloo", config or ParallelConfig())
+        _meet(rank, size, "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo", config or ParallelConfig())
     return World(rank, size, own)
+
+
+def device_kind(wanted: str, found: Collection[str], world_size: int) -> str:
+    """The kind of device that a run takes of those found. Raises ConfigError where that cannot be."""
+    if wanted == "auto":
+        return best(found, is_alone=world_size == 1)
+    if wanted not in found:
+        raise ConfigError(
+            f"run.device: {wanted} asked for, but torch finds no such device here; use run.device=auto"
+        )
+    if wanted == "mps" and world_size > 1:
+        raise ConfigError(
+            f"run.device: mps works in one process, found {world_size}; start one, or use run.device=cpu"
+        )
+    return wanted
 
 
 def _meet(rank: int, size: int, backend: str, config: ParallelConfig) -> None:
