@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dataset_tools.data_config import DataConfig
 from modules.schema import ConfigError, bounded, from_plain, nearest
+from train.reports import trackers
 
 
 @dataclass
@@ -29,7 +30,7 @@ class RunConfig:
     seed: int = bounded(0, least=0)
     num_accum: int = bounded(1, least=1)  # micro-batches per step
     precision: Literal["bf16", "fp32"] = "fp32"  # bf16 by autocast; weights and optimizer stay fp32
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     num_threads: int | None = bounded(None, least=1)  # of a process on the CPU; null: as torch decides
     channels_last: bool = False  # memory layout of images and convolutions
     clip_norm: float | None = bounded(1.0, least=0.0)
@@ -100,25 +101,6 @@ class MemoryConfig:
 
 
 @dataclass
-class WandbConfig:
-    """Weights & Biases; offline runs are uploaded later with `wandb sync`."""
-
-    project: str = "kaskade"
-    mode: Literal["offline", "online"] = "offline"
-    entity: str | None = None
-    group: str | None = None
-
-
-@dataclass
-class TrackerConfig:
-    """Where metrics go: <run.dir>/metrics.csv, <run.dir>/tensorboard, Weights & Biases."""
-
-    csv: bool = True
-    tensorboard: bool = False
-    wandb: WandbConfig | None = None
-
-
-@dataclass
 class Config:
     """A training run. `recipe`, `model` and `gdf` are checked by the recipe that they belong to."""
 
@@ -130,7 +112,7 @@ class Config:
     gdf: dict[str, Any] = field(default_factory=dict)
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    tracker: dict[str, Any] = field(default_factory=lambda: {"csv": True})  # name: its settings, or true
     memory: MemoryConfig | None = None  # what `train.budget.presets` has fitted the settings to
 
 
@@ -153,6 +135,7 @@ def check(config: Config) -> None:
     if Path(config.run.dir).is_file():
         raise ConfigError(f"run.dir: expected a folder, found the file {config.run.dir}")
     config.data.check()
+    trackers.chosen(config.tracker)
     run, optim = config.run, config.optim
     if run.keep_every % run.save_every:
         raise ConfigError(

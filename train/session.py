@@ -15,6 +15,7 @@ from train.checkpoints.folders import CheckpointError, Checkpoints
 from train.checkpoints.resuming import Resumed, export_again, resume, resume_data
 from train.checkpoints.saver import Saver
 from train.config import Config
+from train.device_limits import check_device
 from train.ema import Ema
 from train.feed import placed
 from train.hooks import Hook, Profile, Report, Save, Sheets
@@ -29,7 +30,7 @@ from train.recipes import make_recipe
 from train.reports import tally
 from train.reports.progress import Progress
 from train.reports.record import RunRecord
-from train.reports.trackers import Trackers, make_trackers
+from train.reports.trackers import RunFacts, Trackers, chosen
 from train.rng import seed_global
 from train.state import Counters, TrainingState
 
@@ -85,6 +86,7 @@ def make_session(config: Config, recipe: Recipe | None, world: World) -> Session
     was given wrong; no worker is left then.
     """
     check_processes(config, world)
+    check_device(config, world.device)
     set_arithmetic(config, world)
     run = config.run
     stream = Stream(config.data, rank=world.rank, world_size=world.size, seed=run.seed)
@@ -123,13 +125,14 @@ def begin(
     progress = Progress(config.name, config.run.num_steps, step)
     record = RunRecord(folder, settings, state.counters.run_id)
     state.counters.run_id = record.run_id
-    trackers = Trackers({}, progress.note)
+    facts = RunFacts(folder, config.name, record.run_id, step, settings)
+    trackers = Trackers({}, facts, progress.note)
     if world.is_first:
         if resumed:
             announce(progress, record, step, resumed)
             export_again(resumed, folder / "weights")
         record.begin(step, world.size, str(world.device))
-        trackers = make_trackers(config, settings, step, record.run_id, progress.note)
+        trackers = Trackers(chosen(config.tracker), facts, progress.note)
     note = progress.note if world.is_first else lambda text: None
     saver = Saver(checkpoints, state, folder / "weights", note)
     casts = autocast(config.run.precision, world.device)

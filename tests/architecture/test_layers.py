@@ -26,7 +26,7 @@ OWNERS = {
     "cv2": ("modules/adapters/filters/canny.py", "dataset_tools/arrays.py"),
     "simplejpeg": ("dataset_tools/jpeg.py",),
     "insightface": ("modules/adapters/faces.py",),
-    "wandb": ("train/reports/trackers.py",),
+    "wandb": ("train/reports/trackers/wandb.py",),
     "gradio": ("modules/web/", "inference/app/", "inference/compare/", "train/monitor/"),
     "bitsandbytes": ("train/optim/eight_bit.py", "modules/adapters/four_bit.py"),
 }

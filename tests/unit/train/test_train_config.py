@@ -23,7 +23,7 @@ def plain(**changes: dict[str, Any]) -> dict[str, Any]:
 
 def test_groups_that_are_not_given_have_their_defaults() -> None:
     config = config_from_plain({**plain(), "model": None, "gdf": None})
-    assert config.optim == OptimConfig() and config.model == {} and config.tracker.csv
+    assert config.optim == OptimConfig() and config.model == {} and config.tracker == {"csv": True}
 
 
 @pytest.mark.parametrize(
