@@ -1,0 +1,48 @@
+"""Runs notebooks as a reader would, in a kernel of their own, with small weights made on the spot.
+
+Each notebook `inference/NAME.ipynb` has a file `test_notebook_NAME.py`, which says what its settings are to
+be with small weights:
+
+    def test_runs(run_notebook, small_models, adapters, tmp_path):
+        run_notebook("NAME", MODELS={"run": str(small_models)}, OUT=str(tmp_path))
+
+`test_notebooks.py` checks what is committed. With the demo's weights, saving them with their pictures:
+`python -m scripts.run_notebooks`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.run_notebooks import FOLDER, execute, read, with_parameters
+from tests.adapter_files import write_controlnets, write_ip_adapter, write_lcm, write_loras
+
+
+@pytest.fixture(scope="session")
+def small_models(tiny_runs: Path) -> Path:
+    """A cascade of very small, untrained networks for pictures of 32 px: a folder of runs."""
+    return tiny_runs
+
+
+@pytest.fixture(scope="session")
+def adapters(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the adapters that `tests.adapter_files` names, of the cascade above."""
+    folder = tmp_path_factory.mktemp("adapters")
+    write_loras(tiny_runs, folder)
+    write_controlnets(folder)
+    write_ip_adapter(folder, tiny_runs / "image_encoder")
+    write_lcm(tiny_runs, folder)
+    return folder
+
+
+@pytest.fixture
+def run_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Executes a notebook with other values for the names of its settings; returns it with its outputs."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # and not the user's
+
+    def run(name: str, **settings: Any) -> Any:
+        return execute(with_parameters(read(FOLDER / f"{name}.ipynb"), settings))
+
+    return run
