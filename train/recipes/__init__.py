@@ -1,29 +1,24 @@
-"""What can be trained: one recipe per file, chosen by `recipe.name`."""
+"""What can be trained: one recipe per file, which is its name; `recipe.name` chooses.
+
+To add one, write a file into this folder with one class called …Recipe that does what `train/recipe.py` asks,
+and `configs/recipe/mine.yaml` with its settings: `recipe=mine` then chooses it. docs/extend/recipe.md shows
+one.
+"""
 
 from collections.abc import Callable
 
+from modules.by_file import classes_by_file
 from modules.schema import ConfigError, nearest
 from train.config import Config
 from train.recipe import Recipe
-from train.recipes.controlnet import ControlNetRecipe
-from train.recipes.ip_adapter import IPAdapterRecipe
-from train.recipes.lcm import LCMRecipe
-from train.recipes.lora import LoRARecipe
-from train.recipes.previewer import PreviewerRecipe
-from train.recipes.stage_a import StageARecipe
-from train.recipes.stage_b import StageBRecipe
-from train.recipes.stage_c import StageCRecipe
 
-RECIPES: dict[str, Callable[[Config], Recipe]] = {
-    "stage_a": StageARecipe,
-    "stage_b": StageBRecipe,
-    "stage_c": StageCRecipe,
-    "previewer": PreviewerRecipe,
-    "lcm": LCMRecipe,
-    "lora": LoRARecipe,
-    "controlnet": ControlNetRecipe,
-    "ip_adapter": IPAdapterRecipe,
-}
+
+def is_recipe(kind: type) -> bool:
+    """Whether a class is one, and not what recipes are made of."""
+    return kind.__name__.endswith("Recipe") and not getattr(kind, "_is_protocol", False)
+
+
+RECIPES: dict[str, Callable[[Config], Recipe]] = classes_by_file(__name__, __path__, is_recipe)
 
 
 def make_recipe(config: Config) -> Recipe:

@@ -5,35 +5,27 @@ settings, and `configs/tracker/mine.yaml` with the line `mine: true`: `tracker=[
 docs/extend/tracker.md shows one.
 """
 
-import importlib
 import inspect
 import math
-import pkgutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from PIL.Image import Image
 
+from modules.by_file import classes_by_file
 from modules.schema import ConfigError, from_plain, nearest
 from train.reports.trackers.base import RunFacts, Tracker
 
 __all__ = ["TRACKERS", "RunFacts", "Tracker", "Trackers", "chosen"]
 
 
-def _trackers() -> dict[str, type[Tracker]]:
-    """File name -> the tracker in it."""
-    found: dict[str, type[Tracker]] = {}
-    for file in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{file.name}")
-        for value in vars(module).values():
-            own = inspect.isclass(value) and value.__module__ == module.__name__
-            if own and issubclass(value, Tracker) and not inspect.isabstract(value):
-                found[file.name] = value
-    return found
+def is_tracker(kind: type) -> bool:
+    """Whether a class is one, and not what trackers are made of."""
+    return issubclass(kind, Tracker) and not inspect.isabstract(kind)
 
 
-TRACKERS: dict[str, type[Tracker]] = _trackers()
+TRACKERS: dict[str, type[Tracker]] = classes_by_file(__name__, __path__, is_tracker)
 
 
 def chosen(settings: Mapping[str, Any]) -> dict[str, Tracker]:
