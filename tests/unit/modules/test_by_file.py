@@ -1,6 +1,5 @@
 """Classes are found by the names of the files that define them."""
 
-import importlib
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,12 @@ from modules.by_file import classes_by_file
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = tmp_path / "kinds_by_file"
+    made = tmp_path / f"kinds_{tmp_path.name}"  # each test a package that was not loaded before
     made.mkdir()
     (made / "__init__.py").write_text("class Kind: pass")
-    (made / "one.py").write_text("from kinds_by_file import Kind\nclass One(Kind): pass\nclass Other: pass")
-    (made / "two.py").write_text("from kinds_by_file.one import One\nclass Two(One): pass")
-    (made / "none.py").write_text("from kinds_by_file.one import One")
+    (made / "one.py").write_text(f"from {made.name} import Kind\nclass One(Kind): pass\nclass Other: pass")
+    (made / "two.py").write_text(f"from {made.name}.one import One\nclass Two(One): pass")
+    (made / "none.py").write_text(f"from {made.name}.one import One")
     monkeypatch.syspath_prepend(str(tmp_path))
     return made
 
@@ -30,7 +29,6 @@ def test_a_file_is_the_name_of_the_class_that_it_defines_itself(folder: Path) ->
 
 def test_a_file_with_two_says_so(folder: Path) -> None:
     (folder / "three.py").write_text("class One: pass\nclass Three: pass")
-    importlib.invalidate_caches()
     with pytest.raises(
         ValueError, match=r"three.py: expected one class to be called three, found One, Three"
     ):
