@@ -13,6 +13,7 @@ from inference.progress import ProgressBar
 from inference.recreate import recreate
 from inference.tasks import task_of
 from modules.pictures import contact_sheet
+from modules.processes import place
 
 MAX_RANDOM_SEED = 2**31  # easier to type again than larger ones
 
@@ -23,22 +24,14 @@ def carry_out(config: Config) -> list[Path]:
     Prints one line per file, and before them, on stderr, one about device and memory. Raises ValueError or
     FileNotFoundError, before anything is built where possible.
     """
+    if place().size > 1:
+        raise ValueError("several processes share the lines of a file of prompts; set prompts_file=FILE")
     if config.recreate is not None:
         return [_recreate(config)]
     requests = plan(config, random.randrange(MAX_RANDOM_SEED))
     for request in requests:
         task_of(request)
-    cascade = Cascade.load(
-        config.run,
-        device=config.device,
-        dtype=config.dtype,
-        ema=config.ema,
-        offload=config.offload,
-        quantize=config.quantize,
-        compile=config.compile,
-        tile_px=config.tile_px,
-        **asdict(config.weights),
-    )
+    cascade = cascade_of(config)
     batches = cascade.batches(requests, config.batch_size)
     print(cascade.described(), file=sys.stderr)
     folder = Path(config.output)
@@ -49,12 +42,28 @@ def carry_out(config: Config) -> list[Path]:
             pictures.append(picture)
             bar.print(str(paths[-1]))
     if config.sheet:
-        paths.append(_write_sheet(pictures, folder))
+        paths.append(write_sheet(pictures, folder))
         print(paths[-1])
     return paths
 
 
-def _write_sheet(pictures: Sequence[Picture], folder: Path) -> Path:
+def cascade_of(config: Config) -> Cascade:
+    """The networks that the settings name. Raises what Cascade.load raises."""
+    return Cascade.load(
+        config.run,
+        device=config.device,
+        dtype=config.dtype,
+        ema=config.ema,
+        offload=config.offload,
+        quantize=config.quantize,
+        compile=config.compile,
+        tile_px=config.tile_px,
+        **asdict(config.weights),
+    )
+
+
+def write_sheet(pictures: Sequence[Picture], folder: Path) -> Path:
+    """Write all pictures on one sheet with their prompts; returns its path."""
     sheet = contact_sheet([p.image for p in pictures], [p.facts["prompt"] for p in pictures])
     return write_png(sheet, folder, "sheet")
 

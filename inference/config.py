@@ -63,24 +63,6 @@ class Config:
                 raise ValueError(f"{name}: expected some, found an empty list; leave it out")
 
 
-def read_prompts(config: Config) -> list[str]:
-    """The prompts of the command line, or of the file with one prompt per line (empty lines left out)."""
-    if config.prompts_file is None:
-        return [config.prompt] if isinstance(config.prompt, str) else config.prompt
-    if config.prompt:
-        raise ValueError("prompts_file: give either prompt or prompts_file, not both")
-    path = Path(config.prompts_file)
-    if not path.is_file():
-        raise FileNotFoundError(f"prompts_file: {path} does not exist")
-    try:
-        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"prompts_file: {path}: not UTF-8 text (byte {error.start})") from error
-    if not prompts:
-        raise ValueError(f"prompts_file: {path} holds no prompt; expected one per line")
-    return prompts
-
-
 def plan(config: Config, random_seed: int) -> list[Request]:
     """The pictures that the settings ask for: every prompt (and image) with every seed.
 
@@ -99,7 +81,7 @@ def plan(config: Config, random_seed: int) -> list[Request]:
     shared = {f.name: getattr(config, f.name) for f in fields(Request) if f.name not in varied}
     return [
         Request(prompt=prompt, image=image, mask=mask, seed=seed, **shared)
-        for prompt in read_prompts(config)
+        for prompt in ([config.prompt] if isinstance(config.prompt, str) else config.prompt)
         for image, mask in read_pictures(config)
         for seed in seeds
     ]

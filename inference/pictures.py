@@ -54,10 +54,26 @@ def _named(adapters: Sequence[Mapping[str, Any]], strength: str) -> str | None:
 
 def write_picture(picture: Picture, folder: Path) -> Path:
     """Write a picture as a PNG under a name of its own, made from prompt and seed; returns the path."""
+    name = f"{slug(picture.facts['prompt'])}_{picture.facts['seed']}"
+    return write_png(picture.image, folder, name, _text_of(picture))
+
+
+def write_picture_as(picture: Picture, path: Path) -> Path:
+    """Write a picture as just that PNG, never half, over what a stopped process left of it; returns path.
+
+    For names that no other process uses.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    picture.image.save(temporary, format="PNG", pnginfo=_text_of(picture))
+    os.replace(temporary, path)
+    return path
+
+
+def _text_of(picture: Picture) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     info.add_text(KEY, json.dumps(picture.facts))
     info.add_text(READABLE_KEY, readable(picture.facts))
-    return write_png(picture.image, folder, f"{slug(picture.facts['prompt'])}_{picture.facts['seed']}", info)
+    return info
 
 
 def write_png(

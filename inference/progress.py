@@ -34,14 +34,21 @@ def ignore(step: Step) -> None:
 
 
 class ProgressBar:
-    """A bar over all sampling steps of a number of batches; on standard error, and only on a terminal."""
+    """A bar over all sampling steps of a number of batches; on standard error, and only on a terminal.
 
-    def __init__(self, num_batches: int) -> None:
+    hidden: of all processes that share a terminal one shows its bar.
+    """
+
+    def __init__(self, num_batches: int, hidden: bool = False) -> None:
         console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         self.bar = Progress(
-            *columns, *times, console=console, disable=not console.is_terminal, redirect_stdout=False
+            *columns,
+            *times,
+            console=console,
+            disable=hidden or not console.is_terminal,
+            redirect_stdout=False,
         )
         self.num_batches = num_batches
         self.steps_of: dict[str, int] = {}

@@ -104,25 +104,6 @@ def test_every_picture_has_its_mask() -> None:
         masks(image="a", mask=["m", "n"])
 
 
-def test_prompts_from_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.txt"
-    path.write_text("a red circle\n\n  ein blaues Quadrat, groß \n", encoding="utf-8")
-    assert [r.prompt for r in plan(Config(prompts_file=str(path)), 0)] == [
-        "a red circle",
-        "ein blaues Quadrat, groß",
-    ]
-    path.write_text("\n")
-    with pytest.raises(ValueError, match="holds no prompt"):
-        plan(Config(prompts_file=str(path)), 0)
-    path.write_bytes(b"\xff\xd8")
-    with pytest.raises(ValueError, match="prompts_file: .*prompts.txt: not UTF-8 text .byte 0."):
-        plan(Config(prompts_file=str(path)), 0)
-    with pytest.raises(ValueError, match="either prompt or prompts_file"):
-        plan(Config(prompts_file=str(path), prompt="x"), 0)
-    with pytest.raises(FileNotFoundError, match="nowhere.txt does not exist"):
-        plan(Config(prompts_file="nowhere.txt"), 0)
-
-
 @pytest.mark.parametrize("key", ["num_images", "batch_size"])
 def test_numbers_of_pictures_are_positive(key: str) -> None:
     with pytest.raises(ValueError, match=f"{key}: expected at least 1"):
