@@ -80,13 +80,13 @@ class ControlNets:
     ) -> Controls:
         # Each picture by itself: some filters look at all of a batch, on which no picture is to depend.
         rows = [
-            self._control(i, request, grid, None if source is None else source.row(row))
+            self.control(i, request, grid, None if source is None else source.row(row))
             for row, request in enumerate(batch)
         ]
         with self.networks.lend(self._network(batch[0].controls[i])) as network:
             return network(torch.cat(rows).to(self.networks.device))
 
-    def _control(self, i: int, request: Request, grid: tuple[int, int], source: Source | None) -> Tensor:
+    def control(self, i: int, request: Request, grid: tuple[int, int], source: Source | None) -> Tensor:
         """What a ControlNet is to see for one request: [1, c, h, w]."""
         settings = request.controls[i]
         size = Size(*(round(side * self._pixels_per_latent(settings)) for side in grid))

@@ -9,6 +9,7 @@ CSS_FILE = Path(__file__).with_name("look.css")
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 SYSTEM_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 SHADES = ("c50", "c100", "c200", "c300", "c400", "c500", "c600", "c700", "c800", "c900", "c950")
+HOUR, DAY = 3600, 86400  # seconds: how often uploads are looked through, and how old they get
 # From light to dark: a blue-green for what can be done, greys with a trace of it for all the rest.
 PINE = "#eef6f4 #d5e9e4 #abd3c9 #78b7a9 #479787 #2b7a6b #1f6357 #1b5048 #183f3a #153430 #0a1f1d"
 SLATE = "#f7f8f7 #eef0ef #dfe3e1 #c5cbc8 #949d99 #69736f #4d5653 #3a4240 #252b2a #191e1d #101413"
@@ -16,7 +17,7 @@ SLATE = "#f7f8f7 #eef0ef #dfe3e1 #c5cbc8 #949d99 #69736f #4d5653 #3a4240 #252b2a
 
 def page(title: str, **keywords: Any) -> gr.Blocks:
     """An empty page with that title; the rest is filled in within `with page(...) as blocks:`."""
-    return gr.Blocks(title=title, analytics_enabled=False, **keywords)
+    return gr.Blocks(title=title, analytics_enabled=False, delete_cache=(HOUR, DAY), **keywords)
 
 
 def shades(name: str, colours: str) -> gr.themes.Color:

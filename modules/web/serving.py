@@ -92,6 +92,11 @@ def unusable(host: str, port: int) -> str | None:
     return None
 
 
+def page_folder() -> Path:
+    """The folder of the page that is being built or served: what lies in it may be shown."""
+    return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
 @contextmanager
 def own_folder() -> Iterator[Path]:
     """A folder for uploads and for what a page shows, which goes when the page does."""

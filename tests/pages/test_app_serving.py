@@ -113,4 +113,4 @@ def test_it_ends_with_status_0_and_takes_its_files_along(hello: Path, tmp_path: 
     assert Path(path).is_relative_to(tmp_path) and Path(path).is_file()
     assert server.stop() == 0
     assert "Traceback" not in server.output
-    assert not any(tmp_path.iterdir())
+    assert not list(tmp_path.glob("kaskade-page-*"))
