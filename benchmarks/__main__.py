@@ -29,6 +29,7 @@ import torch
 
 from benchmarks.frame import Row
 from benchmarks.machine import commit, describe, versions
+from benchmarks.machine import load as machine_load
 from benchmarks.processes import RowFailed, run_row
 from benchmarks.results import FOLDER, Results
 from benchmarks.rows import chosen
@@ -81,7 +82,7 @@ def measure(rows: Sequence[Row], options: argparse.Namespace, command: list[str]
     failed = 0
     for number, row in enumerate(rows, start=1):
         print(f"[{number}/{len(rows)}] {row.name}: {row.what}", flush=True)
-        began, load = time.monotonic(), os.getloadavg()[0]
+        began, load = time.monotonic(), machine_load()
         try:
             answer = run_row(row.name, device.type, settings)
         except RowFailed as error:

@@ -13,6 +13,8 @@ from modules.schema import one_line
 
 Turn = Callable[[], object]
 LEAST_ROUNDS, MOST_ROUNDS = 3, 25
+SIDES = ("ours", "peer", "matrix")
+BEHIND = 1.25  # times the seconds of its side's fastest: too slow to become it in later rounds
 
 
 class Target(NamedTuple):
@@ -126,16 +128,18 @@ class Run:
         operations: float | None = None,
         precision: torch.dtype = torch.bfloat16,
         clock: Callable[[], float] = time.perf_counter,
+        shorten: bool = False,
     ) -> Comparison:
         """Let all variants of both sides take turns, each once per round, every second round backwards.
 
         The first turn of each warms up and compiles; a variant that fails in it is left out, for as long as
         another of its side remains. Rounds go on for `seconds`. operations: of one turn; then a matrix
         product in this precision takes turns too, which gives the floor. clock: seconds so far; of the wall,
-        or of the process where others' work is to count little.
+        or of the process where others' work is to count little. shorten: variants that are far behind their
+        side's fastest in the first round take no further turns, where only the fastest count.
         """
         failed: dict[str, str] = {}
-        sides = [self._warmed(ours, failed), self._warmed(peers, failed)]
+        sides = [self._warmed(SIDES[0], ours, failed), self._warmed(SIDES[1], peers, failed)]
         turns = {(index, name): turn for index, side in enumerate(sides) for name, turn in side.items()}
         matrix, matrix_operations = matrix_turn(self.device, precision, self.small)
         if operations is not None:
@@ -149,6 +153,10 @@ class Run:
                 break
             for key in list(turns)[:: 1 if number % 2 == 0 else -1]:
                 spent[key].append(self.timed(turns[key], clock))
+            if shorten and number == 0:
+                for key in far_behind(spent):
+                    del turns[key]
+                    failed[f"{SIDES[key[0]]}: {key[1]}"] = f"far behind: {spent.pop(key)[0]:.3g} s"
         found = [{name: s for (side, name), s in spent.items() if side == index} for index in range(3)]
         beside = (found[2]["matrix"], matrix_operations) if operations is not None else None
         return Comparison(found[0], found[1], failed, operations, beside)
@@ -166,11 +174,11 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def _warmed(self, side: Mapping[str, Turn], failed: dict[str, str]) -> dict[str, Turn]:
+    def _warmed(self, which: str, side: Mapping[str, Turn], failed: dict[str, str]) -> dict[str, Turn]:
         kept: dict[str, Turn] = {}
         for name, turn in side.items():
             if any(part in name for part in self.without):
-                failed[name] = "left out by --without"
+                failed[f"{which}: {name}"] = "left out by --without"
                 continue
             try:
                 turn()
@@ -179,10 +187,18 @@ class Run:
             except Exception as error:  # whatever a compiler or a peer raises; told in the results
                 if not kept and name == list(side)[-1]:
                     raise
-                failed[name] = one_line(error)
+                failed[f"{which}: {name}"] = one_line(error)
         if not kept:
             raise ValueError(f"no variant is left of {', '.join(side)}: --without {','.join(self.without)}")
         return kept
+
+
+def far_behind(spent: Mapping[tuple[int, str], list[float]]) -> list[tuple[int, str]]:
+    """The variants, by side and name, whose first turn took far longer than their side's fastest."""
+    fastest: dict[int, float] = {}
+    for (side, _), seconds in spent.items():
+        fastest[side] = min(seconds[0], fastest.get(side, seconds[0]))
+    return [key for key, seconds in spent.items() if seconds[0] > BEHIND * fastest[key[0]]]
 
 
 Measure = Callable[[Run], Found]

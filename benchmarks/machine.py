@@ -5,12 +5,18 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 PACKAGES = (
     *("torch", "torchvision", "diffusers", "transformers", "peft", "webdataset", "pillow", "bitsandbytes"),
@@ -113,14 +119,14 @@ def commit() -> str:
 
 
 def git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     return done.stdout.strip()
 
 
 def cpu_info(key: str) -> str:
     """The first value of that key in /proc/cpuinfo; "" where there is none."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return next(
         (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), ""
     )
@@ -141,11 +147,24 @@ def memory_bytes() -> int:
         return 0
 
 
+def load() -> float:
+    """How many processes want to compute, the mean of a minute; 0 where nobody counts (Windows)."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def most_held_bytes() -> int:
+    """Most memory that this process ever held; 0 where nobody counts (Windows)."""
+    if resource is None:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024  # of getrusage(2) there
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def driver() -> str:
     """The version of the GPU's driver; "" when nobody can tell."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, check=True)
+        done = subprocess.run(query, capture_output=True, encoding="utf-8", check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.split("\n")[0].strip()

@@ -29,7 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def released(stage: str, size: str, small: bool = False, **changes: Any) -> dict[str, Any]:
     """The config of a released network, with changes; small: few and narrow blocks in its place."""
-    config = yaml.safe_load((CONFIGS / stage / f"{size}.yaml").read_text())["config"]
+    config = yaml.safe_load((CONFIGS / stage / f"{size}.yaml").read_text(encoding="utf-8"))["config"]
     return {**config, **changes, **(SMALL[stage] if small else {})}
 
 

@@ -48,8 +48,10 @@ def _measure(sender: Connection, name: str, device: str, settings: dict[str, Any
     from benchmarks.frame import Run, plain
     from benchmarks.machine import rates
     from benchmarks.rows import all_rows
+    from dataset_tools.children import follow_parent
     from modules.schema import one_line
 
+    follow_parent(ignored=())
     if settings["small"]:
         torch.compiler.set_stance("force_eager")  # compiling takes a minute, whatever the size
     try:

@@ -35,7 +35,7 @@ class Results:
             self.rows = {**read(path).rows, **self.rows}
         folder.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(vars(self), indent=1) + "\n")
+        draft.write_text(json.dumps(vars(self), indent=1) + "\n", encoding="utf-8")
         os.replace(draft, path)
         return path
 
@@ -43,7 +43,7 @@ class Results:
 def read(path: Path) -> Results:
     """The results in a file. ValueError when it holds something else."""
     try:
-        return Results(**json.loads(path.read_text()))
+        return Results(**json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: holds no results of the benchmarks ({error})") from None
 

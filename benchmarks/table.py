@@ -19,7 +19,7 @@ def write_document(folder: Path, document: Path) -> None:
 
     The plot goes to images/performance.png beside the document. ValueError when the marks are not there.
     """
-    results, text = read_all(folder), document.read_text()
+    results, text = read_all(folder), document.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{document}: expected the lines {BEGIN!r} and {END!r} once each")
     picture = document.parent / "images" / "performance.png"
@@ -28,7 +28,7 @@ def write_document(folder: Path, document: Path) -> None:
     parts += [section(each) for each in results]
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     draft = document.with_suffix(".tmp")
-    draft.write_text("\n\n".join([before + BEGIN, *parts, END + after]))
+    draft.write_text("\n\n".join([before + BEGIN, *parts, END + after]), encoding="utf-8")
     os.replace(draft, document)
 
 

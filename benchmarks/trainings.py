@@ -1,6 +1,7 @@
 """A few steps of a training as `python -m train` does it, on made pictures and random weights."""
 
 import statistics
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ JPEG_QUALITY = 90
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The settings of a training as its command composes them. Raises ValueError with what it says."""
     command = [sys.executable, "-m", "train", "--cfg", "job", *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    around = {**os.environ, "PYTHONUTF8": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", env=around)
     if done.returncode:
         raise ValueError(done.stderr.strip().removeprefix("error: "))
     settings: dict[str, Any] = yaml.safe_load(done.stdout)

@@ -56,6 +56,7 @@ def lora_training(run: Run) -> Found:
     found = run.compare(
         {name: our_step(module) for name, module in ours.items()},
         {name: their_step(module) for name, module in peers.items()},
+        shorten=True,
     ).found(units=shape[0])
     found.facts["learning_parameters"] = learning(network)
     return found

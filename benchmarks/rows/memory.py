@@ -1,6 +1,5 @@
 """Peak memory of trainings and of drawing, each in a fresh process, as its commands do it."""
 
-import resource
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 
 from benchmarks.cascades import full_size, our_cascade, our_pictures, tiny, write
 from benchmarks.frame import Found, Run, Target, row
+from benchmarks.machine import most_held_bytes
 from benchmarks.trainings import composed, take_steps, without_files, write_pictures
 from train.budget.measures import Chooser
 from train.budget.memory import Needs
@@ -130,7 +130,7 @@ def peak_bytes(run: Run, action: Callable[[], T]) -> tuple[int, T]:
     result = action()
     if run.device.type == "cuda":
         return torch.cuda.max_memory_allocated(), result
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, result
+    return most_held_bytes(), result
 
 
 def found(run: Run, peak: int, facts: dict[str, Any]) -> Found:

@@ -71,7 +71,7 @@ def compare_steps(
         "eager": their_steps(theirs, inputs, shape, guidance),
         "compiled": their_steps(torch.compile(theirs), inputs, shape, guidance),
     }
-    found = run.compare(ours, peers, operations=operations(stage, config, doubled)).found()
+    found = run.compare(ours, peers, operations=operations(stage, config, doubled), shorten=True).found()
     found.facts |= {"relative_difference": difference, "latents": list(shape)}
     found.facts["once_per_picture_s"] = preparation(run, network, inputs, shape)
     return found

@@ -45,7 +45,7 @@ def training_on_latents(run: Run) -> Found:
         settings = training(run, folder)
         pictures, made = folder / "pictures", folder / "latents"
         write_pictures(pictures, NUM_PICTURES, 64 if run.small else 1024)
-        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         command = ["precompute", str(pictures), str(made), "--config", str(folder / "config.yaml")]
         if dataset_tools(command):
             raise RuntimeError("precompute failed; its message is above")
@@ -70,7 +70,7 @@ def training(run: Run, folder: Path) -> dict[str, Any]:
     told = {"c_clip_text": text["hidden_size"], "c_clip_text_pooled": text["projection_dim"]}
     stage_c = released("stage_c", "1b", run.small, **told, c_clip_img=image["projection_dim"])
     compressor = yaml.safe_load(
-        (MODELS / "semantic_compressor" / f"{'tiny' if run.small else 'base'}.yaml").read_text()
+        (MODELS / "semantic_compressor" / f"{'tiny' if run.small else 'base'}.yaml").read_text(encoding="utf-8")
     )["config"]
     weights = folder / "semantic_compressor.safetensors"
     save_network(weights, build("semantic_compressor", compressor), "semantic_compressor", {})

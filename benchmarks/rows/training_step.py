@@ -118,4 +118,5 @@ def compare_training(
         steps(adamw(theirs), {"eager": peers(theirs), BY_BLOCKS: peers(peer_by_blocks(theirs))}),
         operations=counted,
         precision=precision,
+        shorten=True,
     )

@@ -1,6 +1,12 @@
 """The command line of the benchmarks, and the processes that rows run in."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,9 @@ from benchmarks import processes
 from benchmarks.processes import RowFailed, run_row
 from benchmarks.rows import all_rows, chosen
 
+ROOT = Path(__file__).parents[3]
+NO_ROW = 3  # processes: the command, the server that starts others, and what tidies up after them
+PATIENCE_S, SHORT_S = 300.0, 8.0
 TARGETED = {  # every figure that is to be reached, by row
     "stage_c_1b_step": {"ratio"},
     "stage_b_700m_step": {"ratio"},
@@ -87,3 +96,45 @@ def test_a_process_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 def ended(*arguments: Any) -> None:
     os._exit(9)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes as Linux lists them")
+def test_a_row_ends_with_the_command_that_was_killed(tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "--small",
+        "--rows",
+        "training_on_latents",
+        "--out",
+        str(tmp_path),
+    ]
+    command_line = subprocess.Popen(words, cwd=ROOT, start_new_session=True)
+    group = command_line.pid
+    try:
+        assert soon(lambda: len(members(group)) > NO_ROW)
+        command_line.kill()
+        command_line.wait()
+        assert soon(lambda: not members(group), SHORT_S)  # the row itself takes longer
+    finally:
+        for pid in members(group):
+            os.kill(pid, signal.SIGKILL)
+
+
+def members(group: int) -> list[int]:
+    """Processes of a group that have not ended."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, of = place.read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(int(place.parent.name))
+    return found
+
+
+def soon(holds: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
+    until = time.monotonic() + seconds
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.05)
+    return holds()

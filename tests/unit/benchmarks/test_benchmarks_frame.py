@@ -72,8 +72,19 @@ def test_a_variant_that_fails_is_left_out_and_told() -> None:
     peers = {"eager": clock.turn("e", 2.0), "compiled": broken}
     found = Run(CPU, small=True).compare({"a": clock.turn("a", 1.0)}, peers, clock=clock).found()
     assert found.figures == {"ratio": 0.5}
-    assert found.facts["failed"] == {"compiled": "no compiler found"}
+    assert found.facts["failed"] == {"peer: compiled": "no compiler found"}
     assert set(found.timings) == {"ours: a", "peer: eager"}
+
+
+def test_where_only_the_fastest_count_those_far_behind_it_take_one_turn() -> None:
+    clock = Clock()
+    ours = {"slow": clock.turn("s", 1.3), "near": clock.turn("n", 1.2), "fast": clock.turn("f", 1.0)}
+    peers = {"alone": clock.turn("a", 9.0)}
+    comparison = Run(CPU, small=True).compare(ours, peers, clock=clock, shorten=True)
+    assert clock.order == "snfa" + "snfa" + "afn" + "nfa"
+    assert set(comparison.ours) == {"near", "fast"}
+    assert comparison.failed == {"ours: slow": "far behind: 1.3 s"}
+    assert comparison.ratio() == 1 / 9
 
 
 def test_a_side_without_any_variant_ends_the_row() -> None:
@@ -86,7 +97,7 @@ def test_variants_can_be_left_out_by_name() -> None:
     run = Run(CPU, small=True, without=["compiled"])
     peers = {"eager": clock.turn("e", 2.0), "compiled by blocks": broken}
     comparison = run.compare({"a": clock.turn("a", 1.0)}, peers, clock=clock)
-    assert comparison.failed == {"compiled by blocks": "left out by --without"}
+    assert comparison.failed == {"peer: compiled by blocks": "left out by --without"}
     with pytest.raises(ValueError, match="no variant is left of compiled: --without compiled"):
         run.compare({"compiled": broken}, peers)
 
