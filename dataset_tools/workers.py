@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 import torch.multiprocessing  # lets tensors be sent as shared memory
 
-from dataset_tools.children import follow_parent, held_back
+from dataset_tools.children import follow_parent, held_back, start_method
 
 Item_co = TypeVar("Item_co", covariant=True)
 Item = TypeVar("Item")
@@ -53,7 +53,7 @@ class Workers(Generic[Item]):
         ready: Callable[[Item], Item],
         context: BaseContext | None = None,
     ):
-        context = context or multiprocessing.get_context()
+        context = context or multiprocessing.get_context(start_method())
         self._pipes: list[Connection] = []
         processes: list[BaseProcess] = []
         threads: list[threading.Thread] = []

@@ -204,7 +204,7 @@ def pipeline_facts(name: str, path: Path) -> dict[str, Any]:
     index = folder_around(path) / "model_index.json"
     if name != "stage_c" or not index.is_file():
         return {}
-    pixels_per_latent = json.loads(index.read_text()).get("resolution_multiple")
+    pixels_per_latent = json.loads(index.read_text(encoding="utf-8")).get("resolution_multiple")
     return {} if pixels_per_latent is None else {"compression": float(pixels_per_latent)}
 
 

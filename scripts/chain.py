@@ -21,7 +21,7 @@ def run_chain(steps: Mapping[str, Sequence[str]], record: Path) -> dict[str, flo
     record: a JSON file of these seconds; a step that is in it is finished and left out.
     """
     record.parent.mkdir(parents=True, exist_ok=True)
-    seconds: dict[str, float] = json.loads(record.read_text()) if record.is_file() else {}
+    seconds: dict[str, float] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     for title, command in steps.items():
         if title in seconds:
             print(f"── {title}: done before, in {seconds[title]:.0f} s")
@@ -56,7 +56,9 @@ def was_interrupted(command: Sequence[str]) -> bool:
     folders = [argument.removeprefix("run.dir=") for argument in command if argument.startswith("run.dir=")]
     if command[0] != "train" or not folders:
         return False
-    return bool(json.loads((Path(folders[-1]) / "run.json").read_text())["starts"][-1]["interrupted"])
+    return bool(
+        json.loads((Path(folders[-1]) / "run.json").read_text(encoding="utf-8"))["starts"][-1]["interrupted"]
+    )
 
 
 def stop_here() -> NoReturn:

@@ -80,7 +80,7 @@ def gather(out: Path, seconds: Mapping[str, float]) -> dict[str, Any]:
     """All that was measured, by adapter; the first figure is the time that training took."""
     found = {}
     for name, adapter in ADAPTERS.items():
-        scores = json.loads((out / "adapters" / name / "scores.json").read_text())
+        scores = json.loads((out / "adapters" / name / "scores.json").read_text(encoding="utf-8"))
         time = figure("training", seconds[training_title(name)], at_most=60 * adapter.minutes, unit="s")
         found[name] = {"title": adapter.title} | scores | {"figures": [time, *scores["figures"]]}
     return found

@@ -1,6 +1,7 @@
 """The figures of `scripts.estimate`, which says what they are."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ Figures = dict[str, dict[str, str]]  # by section
 def settings(overrides: list[str]) -> dict[str, Any]:
     """The settings of a training, as `train` composes them. Raises ValueError for what it refuses."""
     command = [sys.executable, "-m", "train", "--cfg", "job", "data.shards=none", *overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    around = {**os.environ, "PYTHONUTF8": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", env=around)
     if done.returncode:
         raise ValueError(done.stderr.strip().removeprefix("error: "))
     config: dict[str, Any] = yaml.safe_load(done.stdout)

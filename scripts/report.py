@@ -25,7 +25,7 @@ from scripts.page import page, picture, table
 
 def read_losses(path: Path) -> tuple[list[int], list[float]]:
     """Steps and losses of a metrics.csv (of two players, the first's), where there is one."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         names = [name for name in reader.fieldnames or [] if name == "loss" or name.endswith("/loss")]
         rows = [row for row in reader if names and row[names[0]]]
@@ -73,7 +73,9 @@ def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
 def sections(folder: Path) -> list[str]:
     """The page's parts, of whatever the folder holds."""
     parts = []
-    report = json.loads(path.read_text()) if (path := folder / "report.json").is_file() else {}
+    report = (
+        json.loads(path.read_text(encoding="utf-8")) if (path := folder / "report.json").is_file() else {}
+    )
     if (path := folder / "samples.png").is_file():
         parts += [
             "<h2>Drawn from prompts never seen in training</h2>",
@@ -101,7 +103,7 @@ def sections(folder: Path) -> list[str]:
                 picture(sheets[-1].read_bytes(), f"{run.name}: last sample sheet ({sheets[-1].stem})")
             )
     if (path := folder / "timings.json").is_file():
-        timings = json.loads(path.read_text())
+        timings = json.loads(path.read_text(encoding="utf-8"))
         parts += ["<h2>Time</h2>", table([(name, f"{seconds:.0f} s") for name, seconds in timings.items()])]
     return parts
 

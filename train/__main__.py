@@ -168,7 +168,7 @@ def settable(argument: str) -> str:
 def experiments() -> list[str]:
     """The names of all experiments."""
     folder = CONFIGS / "experiment"
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
 
 
 def experiment_lines() -> Iterable[str]:
@@ -176,7 +176,9 @@ def experiment_lines() -> Iterable[str]:
     names = experiments()
     for name in names:
         comments = re.findall(
-            r"^# (?!@)(.*)", (CONFIGS / "experiment" / f"{name}.yaml").read_text(), re.MULTILINE
+            r"^# (?!@)(.*)",
+            (CONFIGS / "experiment" / f"{name}.yaml").read_text(encoding="utf-8"),
+            re.MULTILINE,
         )
         yield f"  {name.ljust(max(map(len, names)))}  {comments[0] if comments else ''}".rstrip()
 
@@ -187,7 +189,9 @@ def nearest_option(error: MissingConfigException) -> str:
     if not slash:  # no group, but all settings
         return "leave --config-name out"
     folder = CONFIGS / group
-    return nearest(name, (str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")))
+    return nearest(
+        name, (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    )
 
 
 def say(problem: object, status: int) -> int:

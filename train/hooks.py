@@ -172,7 +172,7 @@ class Profile:
         self.profiler.export_chrome_trace(str(self.folder / "trace.json"))
         by_time = f"self_{'cuda' if self.world.device.type == 'cuda' else 'cpu'}_time_total"
         table = self.profiler.key_averages().table(sort_by=by_time, row_limit=60)
-        (self.folder / "operators.txt").write_text(table)
+        (self.folder / "operators.txt").write_text(table, encoding="utf-8")
 
 
 def main_loss(values: Mapping[str, float]) -> float:

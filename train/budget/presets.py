@@ -126,7 +126,7 @@ def stored(folder: Path) -> MemoryConfig | None:
     """The choice of the run in this folder, if it has made one."""
     path = folder / "config.yaml"
     try:
-        entry = (yaml.safe_load(path.read_text()) or {}).get("memory")
+        entry = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("memory")
         return None if entry is None else from_plain(MemoryConfig, entry, "memory")
     except (OSError, ValueError, AttributeError, yaml.YAMLError):
         return None  # nothing there that can be kept to

@@ -22,7 +22,7 @@ def typed_keys(overrides: Iterable[str], configs: Path) -> frozenset[str]:
             continue
         option = configs / key / f"{value.strip(chr(39))}.yaml"
         if (configs / key).is_dir() and option.is_file():
-            own = yaml.safe_load(option.read_text()) or {}
+            own = yaml.safe_load(option.read_text(encoding="utf-8")) or {}
             found |= {f"{key.replace('/', '.')}.{name}" for name in leaves(own) if name != "defaults"}
         else:
             found.add(key)

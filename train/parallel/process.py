@@ -33,7 +33,7 @@ class Process:
 def look_up(number: int) -> tuple[str, str]:
     """State (a letter) and start of a process; empty if it is not there."""
     try:
-        text = Path(f"/proc/{number}/stat").read_text()
+        text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "", ""
     values = text.rpartition(")")[2].split()  # the name before it may hold anything
@@ -43,7 +43,7 @@ def look_up(number: int) -> tuple[str, str]:
 def own_machine() -> str:
     """A name for this machine, and for the container in it that has process numbers of its own."""
     try:
-        booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        booted = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{booted}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()

@@ -61,7 +61,9 @@ class RunRecord:
         path = self.folder / "config.yaml"
         if not path.exists():
             return []
-        before, now = (dict(flat(plain)) for plain in (yaml.safe_load(path.read_text()), self.settings))
+        before, now = (
+            dict(flat(plain)) for plain in (yaml.safe_load(path.read_text(encoding="utf-8")), self.settings)
+        )
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         return [f"{key}: {before.get(key)} → {now.get(key)}" for key in keys]
 
@@ -74,7 +76,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {"id": "", "starts": []}
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         return {"id": str(record["id"]), "starts": list(record["starts"])}
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"
@@ -100,7 +102,9 @@ def commit() -> str | None:
     """The commit of this source tree, with a + if files differ from it; None outside a repository."""
     try:
         run = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=40"]
-        return subprocess.run(run, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            run, capture_output=True, encoding="utf-8", check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

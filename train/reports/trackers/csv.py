@@ -32,7 +32,7 @@ class CsvTracker(Tracker):
             rows = self._rows() if self.path.exists() else []
             self.columns += new
             self._rewrite(rows)
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="").writerow({"step": step, **values})
 
     def _rows(self) -> list[dict[str, str]]:
@@ -42,7 +42,7 @@ class CsvTracker(Tracker):
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-        with unfinished.open("w", newline="") as file:
+        with unfinished.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
