@@ -10,7 +10,7 @@ from inference.app.remembered import facts_in
 from inference.app.settings import Bounds
 from inference.app.studio import Studio
 from inference.app.wishes import Wish, requests_of
-from inference.app.words import Refused, in_words
+from inference.app.words import in_words
 
 KEPT = ("task", "prompt", "negative_prompt", "seed", "width_px", "height_px", "stage_c", "stage_b")
 
@@ -64,7 +64,11 @@ def add_api(studio: Studio, offers: Offers, bounds: Bounds) -> None:
         outputs = [gr.File(label="pictures", file_count="multiple"), gr.JSON(label="settings")]
         button = gr.Button()
         button.click(
-            text_to_image, inputs, outputs, api_name="text_to_image", concurrency_limit=None,
+            text_to_image,
+            inputs,
+            outputs,
+            api_name="text_to_image",
+            concurrency_limit=None,
             api_description="Draw pictures of a prompt; empty fields leave the choice to the model.",
         )
         gr.Button().click(offered, None, gr.JSON(label="offers"), api_name="offers")
@@ -78,5 +82,7 @@ def weights_of(words: str) -> dict[str, float]:
         try:
             weights[name if sign else word] = float(weight) if sign else 1.0
         except ValueError:
-            raise gr.Error(f"loras: expected name:weight, found “{word[:80]}”", print_exception=False) from None
+            raise gr.Error(
+                f"loras: expected name:weight, found “{word[:80]}”", print_exception=False
+            ) from None
     return weights

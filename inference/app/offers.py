@@ -32,9 +32,7 @@ def find_offers(settings: AppSettings) -> Offers:
     return Offers(loras, controlnets, ip_adapters, filters)
 
 
-def named(
-    given: Sequence[str] | None, run: str | None, kind: str, setting: str, ema: bool
-) -> dict[str, str]:
+def named(given: Sequence[str] | None, run: str | None, kind: str, setting: str, ema: bool) -> dict[str, str]:
     """Adapters of a kind by name: those given, else those in the folder of runs."""
     if given is None:
         folders = runs_with(Path(run), kind) if run is not None else []

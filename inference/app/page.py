@@ -60,8 +60,10 @@ class Page:
         sampling = {stage: self.studio.sampling(stage) for stage in ("stage_c", "stage_b")}
         self.form = Form(self.offers, self.bounds, sampling, self.studio.can_vary, self.limit)
         with gr.Row(elem_id="go"):
-            self.draw_button = gr.Button("Draw", variant="primary", scale=3, elem_id="draw")
-            self.cancel_button = gr.Button("Cancel", variant="stop", scale=1, visible=False, elem_id="cancel")
+            self.draw_button = gr.Button("Draw", variant="primary", scale=3, min_width=120, elem_id="draw")
+            self.cancel_button = gr.Button(
+                "Cancel", variant="stop", scale=1, min_width=96, visible=False, elem_id="cancel"
+            )
         self.form.folds()
         with gr.Accordion("Settings from a picture", open=False, elem_id="fold-recall"):
             self.recall = gr.File(
@@ -71,14 +73,24 @@ class Page:
     def _view(self) -> None:
         self.panel = gr.HTML(panel.IDLE, elem_id="panel")
         with gr.Row(visible=False, elem_id="actions") as self.actions:
-            self.again = gr.Button("Use these settings again", size="md")
-            self.download = gr.DownloadButton("Download", size="md")
+            self.again = gr.Button("Use these settings again", size="md", min_width=120, elem_id="again")
+            self.download = gr.DownloadButton("Download", size="md", min_width=120, elem_id="download")
         self.note = gr.Markdown(visible=False, elem_classes="quiet", elem_id="note")
         with gr.Accordion("How it was made", open=False, visible=False, elem_id="how") as self.how:
             self.table = gr.HTML()
         self.gallery = gr.Gallery(
-            label="Drawn in this visit", columns=6, allow_preview=False, object_fit="cover", height="auto",
-            visible=False, interactive=False, buttons=[], elem_id="gallery",
+            label="Drawn in this visit",
+            columns=6,
+            allow_preview=False,
+            object_fit="cover",
+            height="auto",
+            visible=False,
+            interactive=False,
+            buttons=[],
+            fit_columns=False,
+            show_label=False,
+            container=False,
+            elem_id="gallery",
         )
 
     def _connect(self) -> None:
@@ -87,7 +99,11 @@ class Page:
         drawing = {*seen, self.gallery, self.drawn, self.draw_button, self.cancel_button}
         gr.on(
             [self.draw_button.click, self.form.prompt.submit],
-            self.draw, fields | {self.drawn}, drawing, concurrency_limit=None, **HIDDEN,
+            self.draw,
+            fields | {self.drawn},
+            drawing,
+            concurrency_limit=None,
+            **HIDDEN,
         )
         gr.on([self.draw_button.click, self.form.prompt.submit], None, js=TO_PANEL)
         self.cancel_button.click(self.cancel, None, None, queue=False, **HIDDEN)

@@ -93,9 +93,7 @@ def adapter_fields(request: Request, offers: Offers, notes: list[str]) -> dict[s
             fields["control_start"], fields["control_end"] = control.start, control.end
             if control.image is not None:
                 notes.append("upload the ControlNet's picture again")
-    if request.image_prompt and (
-        name := same(request.image_prompt.weights or "", offers.ip_adapters, notes)
-    ):
+    if request.image_prompt and (name := same(request.image_prompt.weights or "", offers.ip_adapters, notes)):
         fields["adapter"] = name
         fields["adapter_scale"] = min(max(request.image_prompt.scale, 0), MOST_WEIGHT)
         notes.append("upload the image prompt's pictures again")
