@@ -1,7 +1,7 @@
 """A few steps of a training as `python -m train` does it, on made pictures and random weights."""
 
-import statistics
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence

@@ -70,7 +70,9 @@ def training(run: Run, folder: Path) -> dict[str, Any]:
     told = {"c_clip_text": text["hidden_size"], "c_clip_text_pooled": text["projection_dim"]}
     stage_c = released("stage_c", "1b", run.small, **told, c_clip_img=image["projection_dim"])
     compressor = yaml.safe_load(
-        (MODELS / "semantic_compressor" / f"{'tiny' if run.small else 'base'}.yaml").read_text(encoding="utf-8")
+        (MODELS / "semantic_compressor" / f"{'tiny' if run.small else 'base'}.yaml").read_text(
+            encoding="utf-8"
+        )
     )["config"]
     weights = folder / "semantic_compressor.safetensors"
     save_network(weights, build("semantic_compressor", compressor), "semantic_compressor", {})

@@ -60,21 +60,23 @@ def findings(text: str) -> list[Finding]:
 def _of(node: ast.AST) -> Iterator[Finding]:
     match node:
         case ast.Import(names=names):
-            for alias in names:
-                if alias.name.split(".")[0] in POSIX_MODULES:
-                    yield Finding(node.lineno, alias.name, "no such module on Windows")
+            yield from _of_modules(node.lineno, [alias.name for alias in names])
         case ast.ImportFrom(module=str(module), names=names):
-            if module.split(".")[0] in POSIX_MODULES:
-                yield Finding(node.lineno, module, "no such module on Windows")
-            for alias in names:
-                if alias.name in POSIX_NAMES.get(module, ()):
-                    yield Finding(node.lineno, f"{module}.{alias.name}", "not on every system")
+            yield from _of_modules(node.lineno, [module])
+            for name in {alias.name for alias in names} & POSIX_NAMES.get(module, set()):
+                yield Finding(node.lineno, f"{module}.{name}", "not on every system")
         case ast.Attribute(value=ast.Name(id=module), attr=name) if name in POSIX_NAMES.get(module, ()):
             yield Finding(node.lineno, f"{module}.{name}", "not on every system")
         case ast.Constant(value=str(value)) if value.startswith(LINUX_PLACES):
             yield Finding(node.lineno, value, "a place that only Linux has")
         case ast.Call():
             yield from _of_call(node)
+
+
+def _of_modules(line: int, names: list[str]) -> Iterator[Finding]:
+    for name in names:
+        if name.split(".")[0] in POSIX_MODULES:
+            yield Finding(line, name, "no such module on Windows")
 
 
 def _of_call(call: ast.Call) -> Iterator[Finding]:
