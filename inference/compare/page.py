@@ -50,11 +50,11 @@ def build(folder: Path, plan: Plan) -> gr.Blocks:
             view = gr.HTML("", elem_id="c-view", elem_classes="c-part", apply_default_css=False)
             with gr.Row(elem_id="c-choices", equal_height=True):
                 buttons = {key: gr.Button(word, elem_id=f"c-{key}") for key, word in SIDES.items()}
-            with gr.Row():
-                back = gr.Button("One back", elem_id="c-back", size="sm")
+            with gr.Row(elem_id="c-last-row"):
+                back = gr.Button("One back", elem_id="c-back", size="sm", scale=0, min_width=110)
                 gr.HTML(KEYS, elem_classes="c-part", apply_default_css=False)
         with gr.Accordion("Results (they say which is which)", open=False, elem_id="c-results"):
-            show = gr.Button("Count the votes now", size="sm")
+            show = gr.Button("Count the votes now", size="sm", elem_id="c-count")
             told = gr.HTML("", elem_classes="c-part", apply_default_css=False)
         gr.HTML(js_on_load=asset("keys.js"), visible="hidden")
         desk_parts = [state, view, door, desk, *buttons.values()]
@@ -147,8 +147,8 @@ def _thanks(done: int) -> str:
 def _welcome(plan: Plan) -> str:
     return (
         f"<p>You will see {len(plan.questions)} pairs of pictures, each made from the prompt above it, in an"
-        " order and on sides drawn by lot. Say which fits the prompt better, then which looks better; if you see"
-        " no difference, say so. You can stop at any time.</p>"
+        " order and on sides drawn by lot. Say which fits the prompt better, then which looks better; if you"
+        " see no difference, say so. You can stop at any time.</p>"
     )
 
 

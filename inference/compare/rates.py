@@ -14,9 +14,9 @@ LEVEL = 0.95
 SCORES = {"A": 1.0, "tie": 0.5, "B": 0.0}
 METHOD = (
     "A's rate is (wins of A + ties / 2) / votes. Its 95 % interval is Wilson's score interval (Wilson 1927)"
-    " with the effective number of votes: votes on one prompt resemble each other, so their number is divided by"
-    " the design effect (Kish 1965): the variance of the rate between prompts over that of independent votes,"
-    " where it is above 1."
+    " with the effective number of votes: votes on one prompt resemble each other, so their number is divided"
+    " by the design effect (Kish 1965): the variance of the rate between prompts over that of independent"
+    " votes, where it is above 1."
 )
 
 

@@ -39,8 +39,8 @@ def alone(plan: Plan, drawn: str) -> str:
     style = STYLE.read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{style}</style></head>'
-        f'<body class="c-alone">{drawn}</body></html>\n'
+        f'<meta name="viewport" content="width=device-width"><title>{title}</title>'
+        f'<style>{style}</style></head><body class="c-alone">{drawn}</body></html>\n'
     )
 
 
