@@ -25,11 +25,12 @@ def wait_for_others(own: Place) -> None:
     torchrun ends all processes as soon as one ends with an error: one that could not make some of its
     pictures must not end before the others have made theirs.
     """
-    if own.size == 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    env = os.environ
+    host, port = env.get("MASTER_ADDR", ""), int(env.get("MASTER_PORT", 0))
+    if own.size == 1 or env.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or not port:
         return
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = torch.distributed.TCPStore(host, port, is_master=False, timeout=TIMEOUT)
-    key = f"kaskade/done/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+    key = f"kaskade/done/{env.get('TORCHELASTIC_RESTART_COUNT', 0)}"
     store.add(key, 1)
     while store.add(key, 0) < own.size:
         time.sleep(SECONDS_BETWEEN_LOOKS)
