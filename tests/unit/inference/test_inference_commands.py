@@ -1,0 +1,53 @@
+"""Commands that a notebook starts: what they say, how they end, what they took."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from inference.commands import CommandError, python
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that says its arguments, or counts for ever, or fails."""
+    (tmp_path / "told.py").write_text(
+        "import sys, time\n"
+        "print('ünïcode', *sys.argv[1:])\n"
+        "print('to the other stream', file=sys.stderr)\n"
+        "if 'fail' in sys.argv: sys.exit(3)\n"
+        "while 'count' in sys.argv:\n"
+        "    print('step 1'); time.sleep(0.05)\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "told"
+
+
+def test_says_what_was_typed_what_it_said_and_what_it_took(
+    module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = python(module, "x=1", Path("a b"))
+    shown = capsys.readouterr()
+    assert said == "ünïcode x=1 a b\nto the other stream\n" or said.startswith("to the other")
+    assert shown.out.startswith(f"python -m {module} x=1 'a b'\n") and not shown.err
+    assert said in shown.out
+    assert re.search(r"\d s, memory at most [\d,]+ MiB\n$", shown.out)
+    assert not shown.out.rstrip().endswith("at most 0 MiB")
+
+
+def test_quiet_says_only_what_was_typed_and_took(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "ünïcode" in python(module, quiet=True)
+    assert "ünïcode" not in capsys.readouterr().out
+
+
+def test_a_failure_is_raised_with_what_was_said_shown(
+    module: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CommandError, match="status 3"):
+        python(module, "fail", quiet=True)
+    assert "to the other stream" in capsys.readouterr().out
+
+
+def test_until_ends_it_from_outside_and_is_no_failure(module: str) -> None:
+    assert "step 1" in python(module, "count", until="step 1")
