@@ -46,9 +46,7 @@ def ask(server: Server, value: object) -> str:
 
 
 def upload(server: Server, data: bytes) -> httpx.Response:
-    return httpx.post(
-        f"{server.address}gradio_api/upload", files={"files": ("a.png", data)}, timeout=60
-    )
+    return httpx.post(f"{server.address}gradio_api/upload", files={"files": ("a.png", data)}, timeout=60)
 
 
 def test_an_uploaded_file_is_read(served: Server) -> None:
