@@ -67,7 +67,7 @@ class Page:
         self.form.folds()
         with gr.Accordion("Settings from a picture", open=False, elem_id="fold-recall"):
             self.recall = gr.File(
-                label="A PNG that Kaskade has made", file_types=[".png"], height=110, elem_id="recall"
+                label="A PNG that Kaskade has made", file_types=[".png"], height=140, elem_id="recall"
             )
 
     def _view(self) -> None:
