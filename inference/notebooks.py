@@ -35,7 +35,8 @@ from inference.pictures import Picture
 from modules.pictures import Row, draw_sheet, to_image
 
 HEIGHT_PX, COLUMNS = 160, 6
-JPEG = {"quality": 85, "subsampling": 0}  # colours as fine as brightness: edges of flat colours show it
+# Colours as fine as brightness: edges of flat colours show it. A notebook's pictures have to fit into 500 kB.
+JPEG = {"quality": 75, "subsampling": 0, "optimize": True, "progressive": True}
 PAUSE_S = 0.005  # between two looks at the memory
 MIB = 2**20
 Any2D = Picture | Image.Image | Tensor  # tensors: [3, H, W] or [1, H, W], 0 to 1

@@ -1,5 +1,7 @@
 """The networks, their conditions and their weight files."""
 
+import warnings
+
 from modules.discriminator import Discriminator
 from modules.network import Network
 from modules.previewer import Previewer
@@ -22,3 +24,6 @@ __all__ = [
     "build",
     "normalise_images",
 ]
+
+# In a notebook, what draws transformers' progress bars misses its widget; modules.encoders turns them off.
+warnings.filterwarnings("ignore", message="IProgress not found")

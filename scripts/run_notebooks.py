@@ -53,13 +53,21 @@ def renew(path: Path) -> int:
     try:
         execute(notebook)
     except CellExecutionError as error:
-        print(f"error: {path.name}: {error}", file=sys.stderr)
+        print(f"error: {path.name}: {failed_line(notebook)}{error.ename}: {error.evalue}", file=sys.stderr)
         return FAILURE
     scrub(notebook)
     text = nbformat.writes(notebook) + "\n"
     path.write_text(text, encoding="utf-8", newline="\n")
     print(f"{path.relative_to(ROOT)}: {len(notebook.cells)} cells, {len(text.encode()) / 1000:.0f} kB")
     return 0
+
+
+def failed_line(notebook: NotebookNode) -> str:
+    """Where a notebook failed: number and first line of the cell."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        if any(output.output_type == "error" for output in cell.get("outputs", ())):
+            return f"cell {number} ({cell.source.splitlines()[0]}): "
+    return ""
 
 
 def read(path: Path) -> NotebookNode:

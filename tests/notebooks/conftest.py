@@ -43,6 +43,9 @@ def run_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))  # and not the user's
 
     def run(name: str, **settings: Any) -> Any:
-        return execute(with_parameters(read(FOLDER / f"{name}.ipynb"), settings))
+        notebook = execute(with_parameters(read(FOLDER / f"{name}.ipynb"), settings))
+        warned = [o.text for cell in notebook.cells for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
+        assert not warned
+        return notebook
 
     return run

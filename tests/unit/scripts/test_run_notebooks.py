@@ -61,11 +61,12 @@ def test_a_notebook_is_saved_with_its_outputs(tmp_path: Path, monkeypatch: pytes
 
 def test_a_notebook_that_fails_is_left_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "a.ipynb"
-    path.write_text(v4.writes(notebook("1 / 0")))
+    path.write_text(v4.writes(notebook("A = 1", "1 / 0\nA = 2")))
     before = path.read_bytes()
     assert renew(path) == 1
     assert path.read_bytes() == before
-    assert "a.ipynb" in capsys.readouterr().err
+    expected = "error: a.ipynb: cell 2 (1 / 0): ZeroDivisionError: division by zero\n"
+    assert expected in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
