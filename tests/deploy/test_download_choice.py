@@ -1,7 +1,6 @@
 """What `python -m scripts.download_models` chooses, and its asking for consent; no server at all."""
 
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +134,7 @@ def test_mistakes_are_one_line(
 
 def test_a_person_at_a_terminal_is_asked(tmp_path: Path) -> None:
     """A real terminal: no is no, and nothing was fetched."""
+    pty = pytest.importorskip("pty")  # not on Windows
     mine, theirs = pty.openpty()
     command = [sys.executable, "-m", "scripts.download_models", "stage_a.safetensors"]
     around = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": "http://127.0.0.1:9"}
