@@ -1,5 +1,6 @@
 """The page's HTTP API: text to image with plain parameters, and the names of what is offered."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def add_api(studio: Studio, offers: Offers, bounds: Bounds) -> None:
         )
         try:
             requests = requests_of(wish, offers, bounds)
-            paths = [*studio.draw(requests, request.session_hash or "")][-1].paths  # type: ignore[union-attr]
+            paths = [*studio.draw(requests, request.session_hash or secrets.token_hex())][-1].paths  # type: ignore[union-attr]
         except Exception as error:
             raise gr.Error(str(in_words(error)) or "stopped", print_exception=False) from None
         made = [{name: facts_in(path)[name] for name in KEPT} for path in paths]

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from inference.app.offers import Offers
 from inference.app.settings import Bounds
+from inference.app.uploads import check_size
 from inference.app.wishes import LEAST_WEIGHT, MOST_WEIGHT, TASKS
 from inference.app.words import Refused, last_part
 from inference.facts import read_facts
@@ -33,8 +36,12 @@ class Remembered:
 def facts_in(path: str | Path) -> dict[str, Any]:
     """How an uploaded picture was made; Refused where it does not say so."""
     try:
+        with Image.open(path, formats=["PNG"]) as opened:
+            check_size(opened, "Picture")
         return open_picture(path).facts
-    except (ValueError, OSError, RecursionError):
+    except Refused:
+        raise
+    except (ValueError, OSError, SyntaxError, RecursionError, Image.DecompressionBombError):
         raise Refused(FOREIGN) from None
 
 

@@ -87,7 +87,8 @@ class Studio:
 
     def cancel(self, owner: str) -> None:
         """Stop what this owner waits for, within a step."""
-        self.line.cancel(owner)
+        if owner:
+            self.line.cancel(owner)
 
     def _follow(self, job: Job) -> Iterator[Event]:
         self.line.join(job)

@@ -60,15 +60,14 @@ def read(file: str | Path | bytes, what: str, mode: str = "RGB") -> Image.Image:
     """Decode a picture, upright; Refused says in the page's words why it cannot be."""
     stream = io.BytesIO(file if isinstance(file, bytes) else Path(file).read_bytes())
     try:
-        with warnings.catch_warnings(), tempfile.NamedTemporaryFile(suffix=".png") as plain:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
             warnings.simplefilter("ignore")  # of damage that Pillow can live with
             with Image.open(stream, formats=FORMATS) as opened:
                 check_size(opened, what)
                 upright = ImageOps.exif_transpose(opened)
                 kept = upright if upright.mode in PNG_MODES else upright.convert("RGB")
-                kept.save(plain, format="PNG", compress_level=1)
-            plain.flush()
-            return open_source(plain.name, what, mode)
+                kept.save(plain := Path(folder) / "plain.png", format="PNG", compress_level=1)
+            return open_source(str(plain), what, mode)
     except Refused:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -11,17 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-# Read by gradio when it is imported and when it launches.
+# Read by gradio when a page is built and when it is launched.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_RUN_HISTORY"] = "False"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
-from gradio_client.utils import is_http_url_like
 
+from modules.web.bodies import BodyLimit
 from modules.web.look import CSS_FILE, theme
 
 LOOPBACK = "127.0.0.1"
+MOST_FILES = 8  # of the largest size, in one request
 STAY_SECONDS = 0.5  # how soon an interrupt is noticed where signals wait for the main thread
 
 
@@ -50,13 +51,14 @@ def serve(
     with own_folder():
         blocks = build()
         forbid_fetching(blocks)
+        limit = int(upload_limit_mb * 2**20)
         _, address, _ = blocks.launch(
             server_name=host,
             server_port=port,
             root_path=root_path,
             theme=theme(),
             css=CSS_FILE.read_text(encoding="utf-8") + css,
-            max_file_size=int(upload_limit_mb * 2**20),
+            max_file_size=limit,
             allowed_paths=[str(Path(path).absolute()) for path in allowed_paths],
             inbrowser=open_browser,
             share=False,
@@ -65,6 +67,7 @@ def serve(
             run_history=False,
             enable_monitoring=False,
             footer_links=[],
+            app_kwargs={"middleware": [(BodyLimit, (), {"limit_bytes": MOST_FILES * limit})]},
             quiet=True,
             prevent_thread_lock=True,
         )
@@ -78,7 +81,8 @@ def unusable(host: str, port: int) -> str | None:
     """Why this address cannot be served, in one line; None if it can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name != "nt":  # where it would allow to share a port that is taken
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind((host, port))
         except PermissionError:
@@ -118,7 +122,7 @@ def forbid_fetching(blocks: gr.Blocks) -> None:
         move = block.async_move_resource_to_block_cache
 
         async def move_own(path: str | Path | None, move: Callable = move) -> str | None:
-            if path and is_http_url_like(str(path)):
+            if str(path).lower().startswith(("http:", "https:")):
                 raise gr.Error("a file has to be uploaded; addresses are not fetched", print_exception=False)
             return await move(path)
 

@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SECONDS_TO_START = 300  # of a machine that does much else
+MILLISECONDS = 90_000  # for whatever a test waits for in a page
 HERE = {"127.0.0.1", "localhost", "::1", ""}
 NO_NETWORK = ("--no-sandbox", "--disable-background-networking", "--disable-component-update")
 
@@ -113,9 +114,12 @@ def start_page() -> Iterator[Callable[..., Server]]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The browser. Where there is none tests are skipped, but not in CI."""
+    """The browser. Where there is none tests are skipped, but not in CI.
+
+    For a module, not for all of them: while it is there, nothing else can run an event loop.
+    """
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:
@@ -144,6 +148,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Watched]]:
         size = {"width": width, "height": height}
         scheme = "dark" if dark else "light"
         context = chromium.new_context(viewport=size, color_scheme=scheme, accept_downloads=True)
+        context.set_default_timeout(MILLISECONDS)
         contexts.append(context)
         watched = Watched(context.new_page())
         watched.listen()

@@ -81,7 +81,6 @@ def test_what_is_painted_over_is_drawn_anew(opened: Watched, app: Server, tmp_pa
     start_from(page, "Inpaint", noise_png())
     canvas = page.locator("#tasks canvas").first
     canvas.wait_for()
-    page.locator("#tasks [role=tabpanel]:visible button[aria-label*=rush]").first.wait_for()
     box = canvas.bounding_box()
     y = box["y"] + box["height"] / 2
     page.wait_for_timeout(1500)  # for the picture to be on the canvas, which nothing tells
@@ -124,7 +123,7 @@ def test_inpainting_needs_paint(opened: Watched) -> None:
 def test_what_is_no_picture_is_said(opened: Watched, name: str, data: bytes | None, words: str) -> None:
     page = opened.page
     start_from(page, "Image to image", data or bomb(), name)
-    page.wait_for_timeout(1000)
+    page.locator("#tasks [role=tabpanel]:visible img").wait_for(state="attached")
     ask_for(page, "a red circle")
     assert words in problem(page)
 

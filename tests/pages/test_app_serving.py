@@ -58,6 +58,12 @@ def test_a_file_above_the_limit_is_refused(served: Server) -> None:
     assert upload(served, bytes(200_000)).status_code == 413
 
 
+def test_a_body_above_the_limit_or_without_a_length_is_refused(served: Server) -> None:
+    call = f"{served.address}gradio_api/call/read"
+    assert httpx.post(call, content=b" " * 5_000_000).status_code == 413
+    assert httpx.post(call, content=iter([b"{}"])).status_code == 411
+
+
 def test_an_address_in_the_place_of_a_file_is_not_fetched(served: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(1)
