@@ -40,7 +40,7 @@ def named(given: Sequence[str] | None, run: str | None, kind: str, setting: str,
     offered: dict[str, str] = {}
     for path in given:
         try:
-            (find_lora if kind == "lora" else find_kind(kind))(path, ema)
+            find(path, kind, ema)
         except (FileNotFoundError, ValueError) as error:
             raise ValueError(f"{setting}: {error}") from None
         name = unused(Path(path).stem, offered)
@@ -48,9 +48,9 @@ def named(given: Sequence[str] | None, run: str | None, kind: str, setting: str,
     return offered
 
 
-def find_kind(kind: str):  # type: ignore[no-untyped-def]
-    """A function that finds the file of an adapter of that kind."""
-    return lambda path, ema: find_weights(path, kind, ema)
+def find(path: str, kind: str, ema: bool) -> Path:
+    """The file of an adapter of that kind."""
+    return find_lora(path, ema) if kind == "lora" else find_weights(path, kind, ema)
 
 
 def runs_with(folder: Path, kind: str) -> list[Path]:

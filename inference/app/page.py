@@ -53,7 +53,7 @@ class Page:
 
     def _head(self) -> str:
         networks = self.studio.cascade.networks
-        place = Path(networks.run).name if networks.run else "single weights"
+        place = Path(networks.run).resolve().name if networks.run else "single weights"
         return f'<h1>Kaskade</h1><p class="quiet">{place} · {networks.device}, {networks.dtype_name}</p>'
 
     def _form(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 # Read by gradio when a page is built and when it is launched.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -18,11 +19,22 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
+from modules.schema import one_line
 from modules.web.bodies import BodyLimit
 from modules.web.look import CSS_FILE, theme
 
 LOOPBACK = "127.0.0.1"
 MOST_FILES = 8  # of the largest size, in one request
+QUIETLY: dict[str, Any] = {  # without all that reaches out, or shows more than the page
+    "share": False,
+    "ssr_mode": False,
+    "mcp_server": False,
+    "run_history": False,
+    "enable_monitoring": False,
+    "footer_links": [],
+    "quiet": True,
+    "prevent_thread_lock": True,
+}
 STAY_SECONDS = 0.5  # how soon an interrupt is noticed where signals wait for the main thread
 
 
@@ -52,25 +64,22 @@ def serve(
         blocks = build()
         forbid_fetching(blocks)
         limit = int(upload_limit_mb * 2**20)
-        _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            root_path=root_path,
-            theme=theme(),
-            css=CSS_FILE.read_text(encoding="utf-8") + css,
-            max_file_size=limit,
-            allowed_paths=[str(Path(path).absolute()) for path in allowed_paths],
-            inbrowser=open_browser,
-            share=False,
-            ssr_mode=False,
-            mcp_server=False,
-            run_history=False,
-            enable_monitoring=False,
-            footer_links=[],
-            app_kwargs={"middleware": [(BodyLimit, (), {"limit_bytes": MOST_FILES * limit})]},
-            quiet=True,
-            prevent_thread_lock=True,
-        )
+        try:
+            _, address, _ = blocks.launch(
+                server_name=host,
+                server_port=port,
+                root_path=root_path,
+                theme=theme(),
+                css=CSS_FILE.read_text(encoding="utf-8") + css,
+                max_file_size=limit,
+                allowed_paths=[str(Path(path).absolute()) for path in allowed_paths],
+                inbrowser=open_browser,
+                app_kwargs={"middleware": [(BodyLimit, (), {"limit_bytes": MOST_FILES * limit})]},
+                **QUIETLY,
+            )
+        except OSError as error:  # somebody took the port meanwhile
+            print(f"error: port: {port} cannot be served ({one_line(error)})", file=sys.stderr)
+            return 2
         print(f"{blocks.title}: {address}  (Ctrl-C ends it)", flush=True)
         until_interrupted()
         blocks.close(verbose=False)
