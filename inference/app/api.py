@@ -1,7 +1,6 @@
 """The page's HTTP API: text to image with plain parameters, and the names of what is offered."""
 
 import secrets
-from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -14,24 +13,29 @@ from inference.app.wishes import Wish, requests_of
 from inference.app.words import in_words
 
 KEPT = ("task", "prompt", "negative_prompt", "seed", "width_px", "height_px", "stage_c", "stage_b")
+BOUNDS = ("own_side_px", "most_side_px", "most_steps", "most_images", "most_letters")
 
 
-def add_api(studio: Studio, offers: Offers, bounds: Bounds) -> None:
-    """Endpoints `text_to_image` and `offers` of the page that is being built."""
+class Api:
+    """The endpoints of a studio."""
+
+    def __init__(self, studio: Studio, offers: Offers, bounds: Bounds) -> None:
+        self.studio, self.offers, self.bounds = studio, offers, bounds
 
     def text_to_image(
-        prompt: str, negative_prompt: str, seed: str, width_px: float, height_px: float, num_images: float,
-        steps: float, guidance: float, decoder_steps: float, decoder_guidance: float, loras: str,
-        request: gr.Request,
-    ) -> Any:  # fmt: skip
+        self, prompt: str, negative_prompt: str, seed: str, width_px: float, height_px: float,
+        num_images: float, steps: float, guidance: float, decoder_steps: float, decoder_guidance: float,
+        loras: str, request: gr.Request,
+    ) -> tuple[list[str], list[dict[str, Any]]]:  # fmt: skip
+        """Draw pictures: their files, and how they were made."""
         wish = Wish(
             prompt=prompt,
             negative_prompt=negative_prompt or "",
             seed=seed,
             num_images=1 if num_images is None else num_images,
             size=bool(width_px or height_px),
-            width_px=width_px or bounds.own_side_px,
-            height_px=height_px or bounds.own_side_px,
+            width_px=width_px or self.bounds.own_side_px,
+            height_px=height_px or self.bounds.own_side_px,
             steps=steps,
             guidance=guidance,
             decoder_steps=decoder_steps,
@@ -39,18 +43,21 @@ def add_api(studio: Studio, offers: Offers, bounds: Bounds) -> None:
             loras=weights_of(loras or ""),
         )
         try:
-            requests = requests_of(wish, offers, bounds)
-            paths = [*studio.draw(requests, request.session_hash or secrets.token_hex())][-1].paths  # type: ignore[union-attr]
+            requests = requests_of(wish, self.offers, self.bounds)
+            *_, done = self.studio.draw(requests, request.session_hash or secrets.token_hex())
         except Exception as error:
             raise gr.Error(str(in_words(error)) or "stopped", print_exception=False) from None
-        made = [{name: facts_in(path)[name] for name in KEPT} for path in paths]
-        return [str(path) for path in paths], made
+        made = [{name: facts_in(path)[name] for name in KEPT} for path in done.paths]
+        return [str(path) for path in done.paths], made
 
-    def offered() -> Mapping[str, Any]:
-        names = {"loras": [*offers.loras], "controlnets": [*offers.controlnets]}
-        limits = {"most_side_px": bounds.most_side_px, "most_steps": bounds.most_steps}
-        return {**names, **limits, "most_images": bounds.most_images, "own_side_px": bounds.own_side_px}
+    def offered(self) -> dict[str, Any]:
+        """Names of adapters, and bounds."""
+        bounds = {name: getattr(self.bounds, name) for name in BOUNDS}
+        return {"loras": [*self.offers.loras], "controlnets": [*self.offers.controlnets], **bounds}
 
+
+def add_api(api: Api) -> None:
+    """Add the endpoints `text_to_image` and `offers` to the page that is being built."""
     with gr.Column(visible=False):
         inputs = [
             gr.Textbox(label="prompt"),
@@ -63,16 +70,15 @@ def add_api(studio: Studio, offers: Offers, bounds: Bounds) -> None:
             gr.Textbox("", label="loras"),
         ]
         outputs = [gr.File(label="pictures", file_count="multiple"), gr.JSON(label="settings")]
-        button = gr.Button()
-        button.click(
-            text_to_image,
+        gr.Button().click(
+            api.text_to_image,
             inputs,
             outputs,
             api_name="text_to_image",
             concurrency_limit=None,
             api_description="Draw pictures of a prompt; empty fields leave the choice to the model.",
         )
-        gr.Button().click(offered, None, gr.JSON(label="offers"), api_name="offers")
+        gr.Button().click(api.offered, None, gr.JSON(label="offers"), api_name="offers")
 
 
 def weights_of(words: str) -> dict[str, float]:

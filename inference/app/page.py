@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from inference.app import panel
-from inference.app.api import add_api
+from inference.app.api import Api, add_api
 from inference.app.events import Done, Drawing
 from inference.app.form import Form
 from inference.app.look_at import control_seen
@@ -47,7 +47,7 @@ class Page:
                 with gr.Column(scale=6, min_width=320, elem_id="view"):
                     self._view()
             self._connect()
-            add_api(self.studio, self.offers, self.bounds)
+            add_api(Api(self.studio, self.offers, self.bounds))
             blocks.unload(self.leave)
         return blocks
 
