@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.guides.pages import ROOT
+from tests.guides.pages import ROOT, blocks
 
 SOURCE = (
     "benchmarks configs dataset_tools docs gdf inference modules scripts train Makefile README.md pyproject.toml".split()
 )
 CAPTIONS = ["a cup of coffee on a table", "a red circle", "a photo of [me] on a beach", "a house at night"]
 Workspace = Callable[..., Path]
-Shell = Callable[[Path, list[str]], None]
 
 
 def environment() -> dict[str, str]:
@@ -28,10 +27,19 @@ def environment() -> dict[str, str]:
     return {**os.environ, **alone, "PATH": path, "PYTHONPATH": ""}
 
 
-def run(command: list[str], folder: Path, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: Path, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=timeout_s
     )
+
+
+def run_page(page: Path, folder: Path) -> None:
+    """Run what is marked on a page, in its order; the first failure ends it."""
+    for block in blocks(page):
+        if block.runs:
+            done = run(block.command(), folder)
+            assert done.returncode == 0, f"{block}\n{block.text}\n{done.stdout}\n{done.stderr}"
+            assert "Traceback" not in done.stderr, f"{block}\n{done.stderr}"
 
 
 def write_photos(folder: Path) -> None:
@@ -59,8 +67,8 @@ def fresh_clone(folder: Path) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with outputs/tiny and outputs/demo, which hold every kind of network, hardly trained."""
     folder = fresh_clone(tmp_path_factory.mktemp("trained") / "kaskade")
-    maker = str(Path(__file__).with_name("make_runs.py"))
-    for command in (["-m", "dataset_tools", "pack", "photos", "data/mine"], [maker]):
+    maker = Path(__file__).with_name("make_runs.py").read_text()
+    for command in (["-m", "dataset_tools", "pack", "photos", "data/mine"], ["-c", maker]):
         done = run([sys.executable, *command], folder)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder

@@ -5,7 +5,6 @@ Leaves outputs/tiny as the tiny experiments do, and outputs/demo under the demo'
 
 import shutil
 import sys
-from pathlib import Path
 
 from train.__main__ import main as train
 
@@ -29,5 +28,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path.cwd()))
     sys.exit(main())

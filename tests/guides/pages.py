@@ -31,6 +31,12 @@ class Block:
     text: str
     runs: bool
 
+    def command(self) -> list[str]:
+        """What runs it: a shell that stops at the first failure, or Python."""
+        if self.language == "python":
+            return ["python", "-c", self.text]
+        return ["bash", "-e", "-o", "pipefail", "-c", self.text]
+
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
@@ -78,13 +84,14 @@ def links(page: Path) -> list[tuple[int, str]]:
 
 
 def commands(page: Path) -> list[tuple[int, str]]:
-    """Every shell command that a page shows, in one line each: fenced, indented by four, or in running text.
+    """The shell commands that a page shows and no test runs, in one line each.
 
+    They stand in fences, indented by four, or in running text.
     Of fences without a language, which may hold anything, those lines that begin as commands of ours do.
     """
     found = []
     for block in blocks(page):
-        if block.language in SHELL:
+        if block.language in SHELL and not block.runs:
             shown = [(block.line + offset, text) for offset, text in joined(block.text)]
             found += [(line, text) for line, text in shown if block.language or text.startswith(STARTS)]
     for number, line in prose(page):
@@ -97,9 +104,12 @@ def commands(page: Path) -> list[tuple[int, str]]:
 
 
 def joined(text: str) -> Iterator[tuple[int, str]]:
-    """The commands of a shell block: lines that end in a backslash go on, comments and empty lines are left out."""
-    whole, first = "", 0
+    """The commands of a shell block, each in one line, without comments and what files are made of (<<END)."""
+    whole, first, end = "", 0, None
     for offset, line in enumerate(text.splitlines()):
+        if end is not None:
+            end = None if line.strip() == end else end
+            continue
         first = first if whole else offset
         whole += line.strip()
         if whole.endswith("\\"):
@@ -107,6 +117,8 @@ def joined(text: str) -> Iterator[tuple[int, str]]:
         else:
             if whole and not whole.startswith("#"):
                 yield first, whole
+            if here := re.search(r"<<-?\s*['\"]?(\w+)", whole):
+                end = here[1]
             whole = ""
 
 

@@ -7,7 +7,9 @@ import pytest
 from tests.guides.commands import check
 from tests.guides.pages import DOCS, PAGES, ROOT, commands, words
 
-TODAY = [page for page in PAGES if page != DOCS / "log.md"]  # the log tells of commands that have gone since
+# The log tells of commands that have gone since; those of extend/ need the files that its pages write, and are
+# run with them by tests/documents.
+TODAY = [page for page in PAGES if page != DOCS / "log.md" and page.parent.name != "extend"]
 
 @pytest.mark.parametrize("page", TODAY, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
