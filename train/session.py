@@ -28,6 +28,7 @@ from train.player import Player
 from train.recipe import Recipe
 from train.recipes import make_recipe
 from train.reports import tally
+from train.reports.card import write_card
 from train.reports.progress import Progress
 from train.reports.record import RunRecord
 from train.reports.trackers import RunFacts, Trackers, chosen
@@ -74,7 +75,12 @@ class Session:
     def _record(self, facts: dict[str, Any]) -> None:
         try:
             self.record.end(facts)
-        except OSError as error:  # a full disk, most likely: what ended the run is to be heard of
+            if "error" not in facts:
+                write_card(self.record.folder)
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # a full disk, most likely: what ended the run is to be heard of
             self.progress.note(f"how the run ended was not noted: {error}")
 
 

@@ -1,6 +1,7 @@
 """What is stored with a run beside its results: the settings, the command, the versions."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -43,6 +44,7 @@ class RunRecord:
                 "from_step": step,
                 "processes": world_size,
                 "device": device,
+                "hardware": hardware(device),
                 "commit": commit(),
                 "python": platform.python_version(),
                 "versions": versions(),
@@ -90,6 +92,13 @@ def flat(plain: Any, where: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, join(where, key))
     else:
         yield where, list(plain) if isinstance(plain, tuple) else plain
+
+
+def hardware(device: str) -> str:
+    """What a device is, by the name of its GPU or the kind of its processor."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{device} ({platform.system()} {platform.machine()}, {os.cpu_count()} cores)"
 
 
 def versions() -> dict[str, str]:
