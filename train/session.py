@@ -77,10 +77,8 @@ class Session:
             self.record.end(facts)
             if "error" not in facts:
                 write_card(self.record.folder)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # a full disk, most likely: what ended the run is to be heard of
+        except (OSError, ValueError) as error:
+            # A full disk, most likely: what ended the run is to be heard of.
             self.progress.note(f"how the run ended was not noted: {error}")
 
 
