@@ -14,6 +14,7 @@ from modules.schema import shown
 
 MANIFEST = "manifest.jsonl"  # an object for each picture that is asked for, whether it is there yet or not
 SETTINGS = "settings.json"  # what all pictures of the folder share
+COMPARED = ("file", "prompt", "settings")  # of an entry
 SHARED = ("run", "weights", "ema", "dtype", "quantize", "compile", "tile_px", "batch_size")
 
 
@@ -32,12 +33,7 @@ def write_manifest(
 
 def check_manifest(folder: Path, planned: Sequence[Planned], config: Config) -> None:
     """Raise ValueError if the folder has pictures that these lines and settings would not make."""
-    if not (folder / MANIFEST).is_file():
-        return
-    before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    rows = (folder / MANIFEST).read_text(encoding="utf-8").split("\n")
-    entries = [json.loads(row) for row in rows if row]
-    made = [entry for entry in entries if "file" in entry and (folder / entry["file"]).is_file()]
+    before, made = _read(folder)
     if not made:
         return
     for name, value in shared_settings(config).items():
@@ -49,10 +45,25 @@ def check_manifest(folder: Path, planned: Sequence[Planned], config: Config) -> 
         file = entry["file"]
         if file not in asked:
             raise ValueError(f"output: {folder} has {file}, for which no line asks; name another folder")
-        for name in ("prompt", "settings"):
+        for name in COMPARED:
             if entry[name] != asked[file][name]:
                 difference = f"{name} {shown(entry[name])}, now {shown(asked[file][name])}"
                 raise ValueError(f"output: {folder}/{file} was made with {difference}; name another folder")
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The shared settings of a folder, and the entries of the pictures that are in it."""
+    if not (folder / MANIFEST).is_file():
+        return {}, []
+    try:
+        settings = dict(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        rows = (folder / MANIFEST).read_text(encoding="utf-8").split("\n")
+        entries = [dict(json.loads(row)) for row in rows if row]
+        pictures = [entry for entry in entries if "error" not in entry]
+        made = [{name: entry[name] for name in COMPARED} for entry in pictures]
+        return settings, [entry for entry in made if (folder / entry["file"]).is_file()]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"output: {folder / MANIFEST} cannot be read; name another folder") from None
 
 
 def entry_of(each: Planned) -> dict[str, Any]:

@@ -87,3 +87,6 @@ def test_a_folder_of_other_pictures_is_refused(tmp_path: Path) -> None:
         check(Config(width_px=64), "a")
     with pytest.raises(ValueError, match="pictures made with batch_size=4, now 2"):
         check(Config(batch_size=2), "a")
+    (tmp_path / "manifest.jsonl").write_text('{"file": "000001_a_0.png"}\n')
+    with pytest.raises(ValueError, match="manifest.jsonl cannot be read; name another folder"):
+        check(Config(), "a")
