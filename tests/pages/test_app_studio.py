@@ -1,6 +1,7 @@
 """The engine of the page without the page: wishes in a line, previews, ends at any step."""
 
 import io
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,11 +49,11 @@ def test_a_wish_is_drawn_as_without_the_page(studio: Studio, tiny_runs: Path) ->
     )
     for ours, theirs in zip(drawn, expected, strict=True):
         assert ours.image.tobytes() == theirs.image.tobytes()
-        assert ours.facts == theirs.facts
+        assert ours.facts == json.loads(json.dumps(theirs.facts))
 
 
 def test_the_networks_are_read_before_anybody_asks(studio: Studio) -> None:
-    next(iter(studio.draw([wish()], "me")))
+    studio.ask(lambda: None, "me")  # whose turn comes after that
     assert {name for name, _ in studio.cascade.networks._loaded} >= {
         "stage_a",
         "stage_b",
@@ -159,14 +160,14 @@ def test_failures_are_told_in_words(studio: Studio, capsys: pytest.CaptureFixtur
 
     for error, words in (
         (ValueError("mask: /tmp/secret/abc.png is black"), "mask: “abc.png” is black"),
-        (FileNotFoundError("C:\\secret\\a b: no weights"), "b”: no weights"),
+        (FileNotFoundError("C:\\secret\\a.png: no weights"), "“a.png”: no weights"),
         (MemoryError(), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
         (KeyError("unforeseen"), "the terminal"),
     ):
         with pytest.raises(Refused, match=words) as caught:
             studio.ask(lambda error=error: fail(error), "me")  # type: ignore[misc]
-        assert "secret" not in str(caught.value) or "C:" not in str(caught.value)
+        assert "secret" not in str(caught.value)
     assert "unforeseen" in capsys.readouterr().err
 
 
