@@ -32,7 +32,7 @@ class Recipe(Protocol):
         """Player -> the module that learns; a ModuleDict when several networks learn together."""
 
     def networks(self) -> dict[str, nn.Module]:
-        """Name -> network to store as weights/<name>.safetensors; together they hold all that learns.
+        """Name -> network to store as `weights/NAME.safetensors`; together they hold all that learns.
 
         An adapter's holder shares its layers with the network that it changes.
         """

@@ -11,7 +11,7 @@ from train.reports.trackers.base import RunFacts, Tracker
 
 @dataclass
 class TensorBoardTracker(Tracker):
-    """<run>/tensorboard, for `tensorboard --logdir`."""
+    """`tensorboard/` in the run's folder, for `tensorboard --logdir`."""
 
     def start(self, run: RunFacts) -> None:
         from torch.utils.tensorboard import SummaryWriter
