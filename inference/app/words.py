@@ -10,7 +10,7 @@ from modules.schema import one_line
 TOO_LITTLE_MEMORY = "not enough memory; try a smaller picture, or fewer at once"
 OURS = "that did not work; the terminal in which the page was started says more"
 CPU_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-PATH = re.compile(r"(?:[A-Za-z]:)?[^\s'\",;()]*[/\\][^\s'\",;()]*")
+PATH = re.compile(r"(?:[A-Za-z]:)?[^\s'\",;:()]*[/\\][^\s'\",;:()]*")
 
 
 class Refused(ValueError):
@@ -36,4 +36,4 @@ def in_words(error: BaseException) -> Exception:
 
 def last_part(path: str) -> str:
     """Of a path, what a visitor may see."""
-    return re.split(r"[/\\]", path.rstrip("/\\:"))[-1]
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
