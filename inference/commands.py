@@ -18,12 +18,12 @@ class CommandError(RuntimeError):
     """A command ended with an error, which stands above."""
 
 
-def python(*words: str | Path, until: str | None = None, quiet: bool = False) -> str:
+def python(*words: str | Path, until: str | None = None, quiet: bool = False) -> None:
     """Run `python -m words` and print what it says, then its time and memory (that of its workers included).
 
     until: a text at whose first appearance the command is ended from outside. quiet: print the command and
-    the last line alone. Returns all that it said. Raises CommandError when it ends with an error by itself;
-    an interruption of the cell ends the command, too.
+    the last line alone. Raises CommandError when it ends with an error by itself; interrupting the cell ends
+    the command, too.
     """
     typed = shlex.join(["python", "-m", *map(str, words)])
     print(
@@ -48,16 +48,16 @@ def python(*words: str | Path, until: str | None = None, quiet: bool = False) ->
             if until is not None and until in line and not ended:
                 ended = True
                 process.terminate()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        status = process.wait()
+    except BaseException:  # the cell was interrupted
+        process.terminate()
+        process.wait()
+        raise
+    status = process.wait()
     if status != 0 and not ended:
         if quiet:
             print(*said, sep="", end="")
         raise CommandError(f"the command ended with status {status}; what it said stands above")
     print(f"{time.perf_counter() - started:.0f} s, memory at most {peak.result() / MIB:,.0f} MiB")
-    return "".join(said)
 
 
 class _Peak:
