@@ -32,14 +32,14 @@ class Api:
             prompt=prompt,
             negative_prompt=negative_prompt or "",
             seed=seed,
-            num_images=1 if num_images is None else num_images,
+            num_images=num_images or 1,
             size=bool(width_px or height_px),
             width_px=width_px or self.bounds.own_side_px,
             height_px=height_px or self.bounds.own_side_px,
-            steps=steps,
-            guidance=guidance,
-            decoder_steps=decoder_steps,
-            decoder_guidance=decoder_guidance,
+            steps=steps or None,
+            guidance=guidance or None,
+            decoder_steps=decoder_steps or None,
+            decoder_guidance=decoder_guidance or None,
             loras=weights_of(loras or ""),
         )
         try:
@@ -63,10 +63,10 @@ def add_api(api: Api) -> None:
             gr.Textbox(label="prompt"),
             gr.Textbox("", label="negative_prompt"),
             gr.Textbox("", label="seed"),
-            *(gr.Number(None, label=name) for name in ("width_px", "height_px")),
+            *(gr.Number(0, label=name) for name in ("width_px", "height_px")),
             gr.Number(1, label="num_images"),
-            *(gr.Number(None, label=name) for name in ("steps", "guidance")),
-            *(gr.Number(None, label=name) for name in ("decoder_steps", "decoder_guidance")),
+            *(gr.Number(0, label=name) for name in ("steps", "guidance")),
+            *(gr.Number(0, label=name) for name in ("decoder_steps", "decoder_guidance")),
             gr.Textbox("", label="loras"),
         ]
         outputs = [gr.File(label="pictures", file_count="multiple"), gr.JSON(label="settings")]
@@ -76,7 +76,7 @@ def add_api(api: Api) -> None:
             outputs,
             api_name="text_to_image",
             concurrency_limit=None,
-            api_description="Draw pictures of a prompt; empty fields leave the choice to the model.",
+            api_description="Draw pictures of a prompt; what is 0 or empty is left to the model.",
         )
         gr.Button().click(api.offered, None, gr.JSON(label="offers"), api_name="offers")
 

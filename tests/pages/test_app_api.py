@@ -72,7 +72,7 @@ def test_it_says_what_it_offers(app: Server) -> None:
         ({"height_px": 1}, "Height: expected 16 to 64, found 1"),
         ({"num_images": 5}, "Pictures: expected 1 to 4, found 5"),
         ({"guidance": -1}, "Guidance: expected 0 to 30, found -1"),
-        ({"decoder_steps": 0}, "Decoder steps: expected 1 to 50, found 0"),
+        ({"decoder_steps": -1}, "Decoder steps: expected 1 to 50, found -1"),
         ({"prompt": "a" * 100_000}, "Prompt: 100,000 letters; at most 2,000 are read"),
         ({"seed": "-1"}, "Seed: expected a whole number"),
         ({"seed": "seven"}, "found “seven”"),
