@@ -22,7 +22,9 @@ from modules import web
 
 MOST_SHOWN = 200  # pictures of one visit
 HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
-TO_PANEL = "() => document.querySelector('#view').scrollIntoView({block: 'nearest'})"
+TO_PANEL = """() => {  // where it lies below the form
+    if (matchMedia("(max-width: 48rem)").matches) document.querySelector("#view").scrollIntoView();
+}"""
 Updates = dict[Any, Any]
 
 
