@@ -102,13 +102,26 @@ def _at_time(
     diffused = diffusion.diffuse(latents, noise, t=torch.full((len(latents),), time))
     prediction = network(diffused.noised, diffused.noise_cond, **inputs).float()
     x0, epsilon = diffusion.undiffuse(diffused.noised, diffused.logSNR, prediction)
-    pairs = ((prediction, diffused.target), (x0, latents), (epsilon, noise))
-    errors = [(one - other).square().mean(dim=(1, 2, 3)) for one, other in pairs]
     log_snr, weight = diffused.logSNR[0].item(), diffused.loss_weight[0].item()
-    return AtNoise(log_snr, diffused.noised, x0, *errors, weight)
+    return AtNoise(
+        log_snr,
+        diffused.noised,
+        x0,
+        square_error(prediction, diffused.target),
+        square_error(x0, latents),
+        square_error(epsilon, noise),
+        weight,
+    )
+
+
+def square_error(one: Tensor, other: Tensor) -> Tensor:
+    """Mean squared difference of each picture; both [B, C, h, w], returns [B]."""
+    return (one - other).square().mean(dim=(1, 2, 3))
 
 
 def _joined(parts: Sequence[AtNoise]) -> AtNoise:
     """The batches' results at one noise level as one."""
-    fields = zip(*parts, strict=True)
-    return AtNoise(*(torch.cat(each) if isinstance(each[0], Tensor) else each[0] for each in fields))
+    fields: list[Any] = [
+        torch.cat(each) if isinstance(each[0], Tensor) else each[0] for each in zip(*parts, strict=True)
+    ]
+    return AtNoise(*fields)
