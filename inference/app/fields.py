@@ -57,6 +57,7 @@ def painter(label: str, limit_bytes: int, **keywords: Any) -> gr.ImageEditor:
         buttons=[],
         format="png",
         canvas_size=(1024, 1024),
+        placeholder="Upload a picture, then paint over it",
         **keywords,
     )
     kept: dict[str, EditorDataBlobs] = {}
