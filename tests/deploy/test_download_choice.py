@@ -53,8 +53,8 @@ def test_inference_comes_in_sizes_and_formats() -> None:
 
 def test_every_file_that_a_config_names_is_in_the_table() -> None:
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "configs").rglob("*.yaml")]
-    named = {word.strip("{},") for text in texts for word in text.split() if word.startswith("models/")}
-    assert {name.rstrip(";") for name in named} <= released().keys()
+    words = {word.strip("{},;.") for text in texts for word in text.split()}
+    assert {word for word in words if word.startswith("models/")} <= released().keys()
     for path in ("text_encoder/clip_g.yaml", "image_encoder/clip_l.yaml"):
         source = yaml.safe_load((ROOT / "configs/model" / path).read_text())["source"]
         assert released()[source].is_encoder
