@@ -8,7 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 from urllib.error import HTTPError
@@ -113,9 +113,12 @@ def _go_on(remote: Remote, part: Path, on_bytes: Callable[[int], None]) -> None:
             raise OSError("the connection ended early")
 
 
-def _copy(answer: BinaryIO, file: BinaryIO, on_bytes: Callable[[int], None]) -> None:
-    while block := answer.read(AT_ONCE):
+def _copy(answer: HTTPResponse, file: BinaryIO, on_bytes: Callable[[int], None]) -> None:
+    while block := answer.read1(
+        AT_ONCE
+    ):  # what has come; nothing of it is lost by a kill while more is awaited
         file.write(block)
+        file.flush()
         on_bytes(len(block))
 
 

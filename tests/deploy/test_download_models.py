@@ -84,7 +84,7 @@ def test_a_server_that_never_gives_a_byte_is_left_in_the_end(
 
 def test_a_killed_download_goes_on_where_it_was(hub: Hub, tmp_path: Path) -> None:
     """A real process, killed in the middle of a file."""
-    hub.pause_s = 0.05
+    hub.pause_s = 0.2
     command = [sys.executable, "-m", "scripts.download_models", "stage_a.safetensors", *CONSENT]
     process = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
