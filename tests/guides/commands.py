@@ -26,8 +26,43 @@ from train.config import config_from_plain
 PLACEHOLDER = re.compile(r"…|\.\.\.|\b[A-Z][A-Z_]{2,}\b")
 # Programs that are not ours.
 FOREIGN = set(
-    "pip source git cd img2dataset tensorboard wandb mkdocs docker cog curl export tar aws scontrol squeue"
-    " sacct tail mkdir cp mv echo nvidia-smi dmesg jupyter chromium ls cat head python3 apt-get brew sudo sha256sum unzip".split()
+    [
+        "pip",
+        "source",
+        "git",
+        "cd",
+        "img2dataset",
+        "tensorboard",
+        "wandb",
+        "mkdocs",
+        "docker",
+        "cog",
+        "curl",
+        "export",
+        "tar",
+        "aws",
+        "scontrol",
+        "squeue",
+        "sacct",
+        "tail",
+        "mkdir",
+        "cp",
+        "mv",
+        "echo",
+        "nvidia-smi",
+        "dmesg",
+        "jupyter",
+        "chromium",
+        "ls",
+        "cat",
+        "head",
+        "python3",
+        "apt-get",
+        "brew",
+        "sudo",
+        "sha256sum",
+        "unzip",
+    ]
 )
 INSTALLED = {"pip", "venv", "http.server", "pytest", "ipykernel", "cog.server.http"}
 ENVIRONMENT = re.compile(r"[A-Z_]+=.*")

@@ -8,7 +8,7 @@ import sys
 
 from train.__main__ import main as train
 
-TINY = "stage_a stage_b previewer stage_c lora controlnet ip_adapter lcm".split()
+TINY = ["stage_a", "stage_b", "previewer", "stage_c", "lora", "controlnet", "ip_adapter", "lcm"]
 SHORT = ["run.num_steps=2", "run.save_every=2", "run.sample_every=0", "run.log_every=2"]
 NAMES = {"controlnet": "controlnet_canny"}  # in the demo
 TOKEN = 'recipe.tokens={"[pillar]": "[a-z]"}'

@@ -11,6 +11,7 @@ from tests.guides.pages import DOCS, PAGES, ROOT, commands, words
 # run with them by tests/documents.
 TODAY = [page for page in PAGES if page != DOCS / "log.md" and page.parent.name != "extend"]
 
+
 @pytest.mark.parametrize("page", TODAY, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = []
@@ -50,7 +51,7 @@ def test_a_mistake_is_noticed(command: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "python -m train experiment=tiny/lora data.shards=data/me 'recipe.tokens={\"[me]\": \"man|woman\"}'",
+        'python -m train experiment=tiny/lora data.shards=data/me \'recipe.tokens={"[me]": "man|woman"}\'',
         "python -m train --multirun optim.lr=1e-4,5e-5 experiment=tiny/stage_a",
         "python -m train experiment=NAME no.such=setting",
         "python -m inference prompt='a [pillar], red' run=outputs/demo 'loras=[outputs/demo/lora]'",

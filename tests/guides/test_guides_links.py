@@ -29,7 +29,9 @@ def problem(page: Path, target: str) -> str | None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     found = [
-        f"{page.name}:{line}: {target}: {why}" for line, target in links(page) if (why := problem(page, target))
+        f"{page.name}:{line}: {target}: {why}"
+        for line, target in links(page)
+        if (why := problem(page, target))
     ]
     assert not found, "\n".join(found)
 

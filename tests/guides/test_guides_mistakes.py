@@ -19,7 +19,9 @@ def sessions(page: Path) -> list[tuple[str, str]]:
     for block in blocks(page):
         lines = block.text.splitlines()
         pairs = zip(lines, lines[1:], strict=False)
-        found += [(first[2:], said) for first, said in pairs if first.startswith("$ ") and said[:6] == "error:"]
+        found += [
+            (first[2:], said) for first, said in pairs if first.startswith("$ ") and said[:6] == "error:"
+        ]
     return found
 
 
