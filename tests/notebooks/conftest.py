@@ -44,8 +44,8 @@ def run_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
     def run(name: str, **settings: Any) -> Any:
         notebook = execute(with_parameters(read(FOLDER / f"{name}.ipynb"), settings))
-        warned = [o.text for cell in notebook.cells for o in cell.get("outputs", ()) if o.get("name") == "stderr"]
-        assert not warned
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+        assert not [output.text for output in outputs if output.get("name") == "stderr"]
         return notebook
 
     return run
