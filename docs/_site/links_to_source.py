@@ -1,4 +1,4 @@
-"""A hook of MkDocs: links from a guide to files of the source, which the built pages do not hold, become text.
+"""A hook of MkDocs: links to files of the source, which the built pages do not hold, become text.
 
 Where the Markdown itself is read they work.
 """

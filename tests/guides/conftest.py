@@ -13,20 +13,10 @@ from PIL import Image, ImageDraw
 
 from tests.guides.pages import ROOT, blocks
 
-SOURCE = [
-    "benchmarks",
-    "configs",
-    "dataset_tools",
-    "docs",
-    "gdf",
-    "inference",
-    "modules",
-    "scripts",
-    "train",
-    "Makefile",
-    "README.md",
-    "pyproject.toml",
-]
+SOURCE = (
+    *("benchmarks", "configs", "dataset_tools", "docs", "gdf", "inference", "modules", "scripts", "train"),
+    *("Makefile", "README.md", "pyproject.toml"),
+)
 CAPTIONS = ["a cup of coffee on a table", "a red circle", "a photo of [me] on a beach", "a house at night"]
 Workspace = Callable[..., Path]
 

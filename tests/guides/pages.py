@@ -104,7 +104,7 @@ def commands(page: Path) -> list[tuple[int, str]]:
 
 
 def joined(text: str) -> Iterator[tuple[int, str]]:
-    """The commands of a shell block, each in one line, without comments and what files are made of (<<END)."""
+    """The commands of a shell block, each in one line, without comments and the text of files (<<END)."""
     whole, first, end = "", 0, None
     for offset, line in enumerate(text.splitlines()):
         if end is not None:
@@ -140,7 +140,7 @@ def headings(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that exist both on a code host and in the built pages: headings, and ids written as HTML."""
+    """The anchors that exist on a code host and in the built pages alike: headings, ids written as HTML."""
     by_host = slugs(page, lambda text: text.replace(" ", "-"), "-{}")
     by_mkdocs = slugs(page, lambda text: re.sub(r"[-\s]+", "-", text), "_{}")
     ids = {match for _, line in prose(page) for match in re.findall(r'<a id="([^"]+)"', line)}

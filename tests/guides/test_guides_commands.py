@@ -7,8 +7,8 @@ import pytest
 from tests.guides.commands import check
 from tests.guides.pages import DOCS, PAGES, ROOT, commands, words
 
-# The log tells of commands that have gone since; those of extend/ need the files that its pages write, and are
-# run with them by tests/documents.
+# The log tells of commands that have gone since; those of extend/ need the files that its pages write:
+# tests/documents runs them.
 TODAY = [page for page in PAGES if page != DOCS / "log.md" and page.parent.name != "extend"]
 
 
@@ -27,12 +27,12 @@ def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "python -m trian experiment=tiny/stage_a",
+        "python -m trainer experiment=tiny/stage_a",
         "python -m train experiment=tiny/stag_a",
         "python -m train experiment=tiny/stage_a optim.lrr=1",
         "torchrun --nproc=2 -m train experiment=tiny/stage_a parallel=fspd",
         "torchrun --nprocesses=2 -m train experiment=tiny/stage_a",
-        "sbatch --nodes=4 scripts/trian.sbatch experiment=tiny/stage_a",
+        "sbatch --nodes=4 scripts/trainer.sbatch experiment=tiny/stage_a",
         "sbatch --nodes=4 scripts/train.sbatch experiment=tiny/stage_aa",
         "python -m inference stage_c.step=30",
         "python -m dataset_tools pack photos/ data/mine --max-sise 3",
@@ -40,7 +40,7 @@ def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "python -m scripts.estimate experiment=tiny/stage_aa --gpu h100",
         "python -m scripts.merge a b --lorra c",
         "make dmeo",
-        "pyhton -m train",
+        "pythonn -m train",
     ],
 )
 def test_a_mistake_is_noticed(command: str) -> None:
@@ -56,7 +56,7 @@ def test_a_mistake_is_noticed(command: str) -> None:
         "python -m train experiment=NAME no.such=setting",
         "python -m inference prompt='a [pillar], red' run=outputs/demo 'loras=[outputs/demo/lora]'",
         "python -m scripts.estimate experiment=train/stage_c_3_6b parallel=hsdp --gpus 128 --mfu 0.4",
-        "python -m dataset_tools precompute data/mine data/four --versions 4 --config outputs/mine/config.yaml data.flip=0.5",
+        "python -m dataset_tools precompute data/mine data/four --versions 4 --config run.yaml data.flip=0.5",
         "pip install bitsandbytes",
     ],
 )

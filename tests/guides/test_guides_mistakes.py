@@ -1,4 +1,4 @@
-"""What the guides show that a mistake looks like is what is said: every `$ command` with its `error:` line."""
+"""What the guides show of a mistake is what is said: every `$ command` with its `error:` line."""
 
 import re
 import shlex
@@ -19,9 +19,7 @@ def sessions(page: Path) -> list[tuple[str, str]]:
     for block in blocks(page):
         lines = block.text.splitlines()
         pairs = zip(lines, lines[1:], strict=False)
-        found += [
-            (first[2:], said) for first, said in pairs if first.startswith("$ ") and said[:6] == "error:"
-        ]
+        found += [(first[2:], said) for first, said in pairs if first[:2] == "$ " and said[:6] == "error:"]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The commands that users copy from the guides run: every fence below `<!-- runs -->`, in the order of its page."""
+"""Commands that users copy from the guides run: each fence below `<!-- runs -->`, in its page's order."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The guides as built pages: MkDocs has nothing to complain about, every page can be reached, nothing is fetched."""
+"""The built guides: MkDocs has no complaint, every page can be reached, nothing is fetched."""
 
 import functools
 import http.server

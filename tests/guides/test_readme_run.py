@@ -1,4 +1,4 @@
-"""The commands of the README run, in its order, in what looks like a fresh clone after `make demo-adapters`."""
+"""The README's commands run, in its order, in what looks like a clone after `make demo-adapters`."""
 
 from tests.guides.conftest import Workspace, run_page
 from tests.guides.pages import ROOT
