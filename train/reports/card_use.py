@@ -89,11 +89,11 @@ def bases(model: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_released(path: str) -> bool:
-    """Whether a file has the name of one of the released ones."""
+    """Whether a file has the name of one of the released ones, and is none that a run has exported."""
     stem = path.replace("\\", "/").removesuffix(".safetensors")
-    return path.endswith(".safetensors") and any(
-        stem == name or stem.endswith(f"/{name}") for name in RELEASED
-    )
+    if not path.endswith(".safetensors") or stem.split("/")[-2:-1] == ["weights"]:
+        return False
+    return any(stem == name or stem.endswith(f"/{name}") for name in RELEASED)
 
 
 def licence(model: Mapping[str, Any]) -> list[str]:
