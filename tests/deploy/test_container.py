@@ -110,9 +110,9 @@ def test_words_lead_to_commands(words: Path, typed: list[str], done: str) -> Non
 
 
 def test_other_words_are_a_mistake_and_none_is_help() -> None:
-    wrong = contained(ROOT, "inferrence")
+    wrong = contained(ROOT, "picture")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
-    assert "error: inferrence: expected inference, train" in wrong.stderr
+    assert "error: picture: expected inference, train" in wrong.stderr
     for name in eval_list(rest_of("CMD")[0]), []:
         assert "docker run kaskade WORD" in contained(ROOT, *name).stdout
 
