@@ -5,6 +5,7 @@ from typing import Any
 
 import gradio as gr
 
+from inference.app.events import Done
 from inference.app.offers import Offers
 from inference.app.remembered import facts_in
 from inference.app.settings import Bounds
@@ -45,6 +46,7 @@ class Api:
         try:
             requests = requests_of(wish, self.offers, self.bounds)
             *_, done = self.studio.draw(requests, request.session_hash or secrets.token_hex())
+            assert isinstance(done, Done)  # the last event is
         except Exception as error:
             raise gr.Error(str(in_words(error)) or "stopped", print_exception=False) from None
         made = [{name: facts_in(path)[name] for name in KEPT} for path in done.paths]

@@ -21,7 +21,7 @@ from inference.app.words import Refused, Stopped, in_words
 from modules import web
 
 MOST_SHOWN = 200  # pictures of one visit
-HIDDEN = {"api_visibility": "private", "show_progress": "hidden"}
+HIDDEN: Any = {"api_visibility": "private", "show_progress": "hidden"}
 TO_PANEL = """() => {  // where it lies below the form
     if (matchMedia("(max-width: 48rem)").matches) document.querySelector("#view").scrollIntoView();
 }"""

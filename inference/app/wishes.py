@@ -52,7 +52,7 @@ class Wish:
     picture: Path | None = None
     mask: Path | None = None
     strength: float | None = None
-    loras: Mapping[str, float] = field(default_factory=dict)
+    loras: Mapping[str, Any] = field(default_factory=dict)
     control: str = ""
     control_picture: Path | None = None
     control_scale: float = 1.0

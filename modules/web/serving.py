@@ -135,7 +135,7 @@ def forbid_fetching(blocks: gr.Blocks) -> None:
                 raise gr.Error("a file has to be uploaded; addresses are not fetched", print_exception=False)
             return await move(path)
 
-        block.async_move_resource_to_block_cache = move_own  # type: ignore[method-assign, union-attr]
+        block.async_move_resource_to_block_cache = move_own  # type: ignore[method-assign, assignment]
 
 
 def until_interrupted() -> None:
