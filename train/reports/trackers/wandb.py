@@ -11,7 +11,7 @@ from train.reports.trackers.base import RunFacts, Tracker
 
 @dataclass
 class WandbTracker(Tracker):
-    """A Weights & Biases run in `wandb/` in the run's folder; started again with the same id, it goes on with it.
+    """Weights & Biases, in the run's folder `wandb/`; started again with the same id, it goes on with that.
 
     The server takes a step's numbers once: what a resumed run tells again is what it told before.
     """
