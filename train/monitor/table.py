@@ -56,7 +56,7 @@ def read_table(path: Path) -> Table:
     names = _cells(lines[0])
     if STEP not in names or len(set(names)) != len(names):
         return Table({}, (f"{path.name}: not the metrics of a run; its first line names no column 'step'",))
-    rows, damaged = {}, 0
+    rows, damaged = dict[float, dict[str, float]](), 0
     for line in lines[1:]:
         row = _numbers(_cells(line), names)
         if row is None:
