@@ -28,6 +28,7 @@ WORD_GAIN = 50.0
 # A fresh CLIP's position embeddings drown in those of the patches: a resampler that learnt to read its
 # patches in 500 steps told a shape's place in 25 % of the demo's pictures, with this factor in all.
 POSITION_GAIN = 10.0
+READ_WRITE = 0o666  # of a file's rights
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -293,5 +294,7 @@ def save_whole(folder: str | Path, *parts: Any) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     for part in parts:
         part.save_pretrained(unfinished)
+    for path in unfinished.iterdir():  # safetensors writes for its owner alone
+        path.chmod(unfinished.stat().st_mode & READ_WRITE)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.replace(folder)

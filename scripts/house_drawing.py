@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
-    path.write_text(drawing())
+    path.write_text(drawing(), encoding="utf-8")
     print(path)
     return 0
 

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def test_padding_does_not_change_what_comes_before_it(encoder: TextEncoder, tmp_
     assert short.tokens.shape[1] == 8
     torch.testing.assert_close(short.tokens[:, :5], long.tokens[:, :5])
     torch.testing.assert_close(short.pooled, long.pooled)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files have no such rights here")
+def test_whoever_may_read_the_folder_may_read_the_encoder(encoder: TextEncoder, tmp_path: Path) -> None:
+    encoder.save(tmp_path / "encoder")
+    rights = (tmp_path / "encoder").stat().st_mode & 0o444
+    assert {path.stat().st_mode & 0o444 for path in (tmp_path / "encoder").iterdir()} == {rights}
 
 
 def test_captions_do_not_depend_on_their_batch(encoder: TextEncoder) -> None:
