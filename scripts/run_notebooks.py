@@ -88,8 +88,8 @@ def parameters_cell(notebook: NotebookNode) -> NotebookNode:
 def with_parameters(notebook: NotebookNode, values: Mapping[str, Any]) -> NotebookNode:
     """The notebook with other values for settings; ValueError for one that its cell does not have."""
     cell = parameters_cell(notebook)
-    assigned = [node.targets[0] for node in ast.parse(cell.source).body if isinstance(node, ast.Assign)]
-    names = {target.id for target in assigned if isinstance(target, ast.Name)}
+    found = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
+    names = {name.id for name in found if isinstance(name.ctx, ast.Store)}
     if unknown := sorted(values.keys() - names):
         raise ValueError(f"no settings of this notebook: {', '.join(unknown)}; there are: {sorted(names)}")
     cell.source += "".join(f"\n{name} = {value!r}" for name, value in values.items())

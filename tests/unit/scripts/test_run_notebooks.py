@@ -18,7 +18,7 @@ def notebook(*sources: str, tag: str = "parameters") -> Any:
 
 
 def test_other_values_take_the_place_of_the_settings(tmp_path: Path) -> None:
-    made = with_parameters(notebook("A = 1\nB = 2", "print(A, B)"), {"B": "two"})
+    made = with_parameters(notebook("A, B = 1, 2", "print(A, B)"), {"B": "two"})
     execute(made, tmp_path)
     assert made.cells[1].outputs[0].text == "1 two\n"
 
