@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 GREY = "#828b98"  # of axes and words: to be read on white and on black alike
 COLOURS = ("#4a7de8", "#e07b39", "#2fa572", "#c2518f", "#8d76dc", "#b3922a", "#3aa3b8")
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "axes.prop_cycle": plt.cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,

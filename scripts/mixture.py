@@ -84,6 +84,15 @@ class GaussianMixture:
         self, process: gdf.GDF, network: Callable[..., Tensor], name: str, steps: int, starts: Tensor
     ) -> list[Tensor]:
         chance = torch.Generator().manual_seed(1)
-        options = {"sampler": gdf.SAMPLERS[name](), "timesteps": steps, "cfg": None, "x_init": starts}
-        run = process.sample(network, {}, starts.shape, generators=chance, dtype=torch.float64, **options)
+        run = process.sample(
+            network,
+            {},
+            starts.shape,
+            sampler=gdf.SAMPLERS[name](),
+            timesteps=steps,
+            cfg=None,
+            x_init=starts,
+            generators=chance,
+            dtype=torch.float64,
+        )
         return [step.x for step in run]
