@@ -1,7 +1,6 @@
 """Ends a run in good order when the machine (SLURM, a cloud) or the user asks for it."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,7 +10,8 @@ import torch
 from train.parallel import ranks
 
 # What clouds and torchrun send, what Ctrl-C does, and what SLURM is told to send ahead of the end.
-SIGNALS = (signal.SIGTERM, signal.SIGINT) + ((signal.SIGUSR1,) if sys.platform != "win32" else ())
+NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")  # the last is not on Windows
+SIGNALS = tuple(signal.Signals[name] for name in NAMES if hasattr(signal, name))
 
 
 class StopRequest:

@@ -22,7 +22,6 @@ ALLOWED: dict[str, dict[str, str]] = {
         for name in ("pthread_sigmask", "SIG_BLOCK", "SIG_UNBLOCK", "SIG_SETMASK")
     },
     "dataset_tools/workers.py": {"get_context": "fork only where it is safe, else spawn: start_method"},
-    "train/interrupts.py": {"SIGUSR1": "asked for by sys.platform"},
     "benchmarks/machine.py": {
         "resource": "an ImportError leaves it out",
         "sched_getaffinity": "asked for by hasattr",
