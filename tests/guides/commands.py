@@ -29,6 +29,8 @@ FOREIGN = re.compile(
     "pip|source|git|cd|img2dataset|tensorboard|wandb|mkdocs|docker|cog|curl|export|tar|aws|scontrol|squeue|sacct|"
     "tail|head|mkdir|cp|mv|ls|cat|echo|nvidia-smi|dmesg|jupyter|chromium|python3|apt-get|brew|sudo|sha256sum"
 )
+# Signs of a module that reads its command line by the means that `stopping` knows.
+READS = re.compile(r"\bParser\(|settings_from\(|parse_out\(|from scripts.estimating import main")
 INSTALLED = {"pip", "venv", "http.server", "pytest", "ipykernel", "cog.server.http"}
 ENVIRONMENT = re.compile(r"[A-Z_]+=.*")
 
@@ -124,7 +126,11 @@ def check_composed(command: Any, name: str, checked: Callable[[Any], int], argum
 
 
 def check_read(module: str, arguments: Sequence[str]) -> None:
-    """Run a module until its command line has been read."""
+    """Run a module until its command line has been read; of one that would go on to its work, nothing."""
+    path = ROOT / module.replace(".", "/")
+    file = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__main__.py"
+    if not READS.search(file.read_text(encoding="utf-8")):
+        return
     with pytest.MonkeyPatch.context() as patch, stopping(patch):
         patch.setattr(sys, "argv", [module, *arguments])
         try:
