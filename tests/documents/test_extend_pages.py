@@ -77,13 +77,20 @@ def test_the_sampler_is_of_order_2_draws_and_is_trained_with(workspace: Path) ->
     write_files(page, workspace)
     measured, *_ = run_commands(page, workspace)
     shown = next(block.text for block in blocks(page) if not block.language)
-    assert measured.splitlines() == shown.splitlines()
-    errors = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in measured.splitlines()}
+    errors, told = table_of(measured), table_of(shown)
+    assert errors.keys() == told.keys()
+    for name in errors:  # another processor rounds otherwise
+        assert errors[name] == pytest.approx(told[name], rel=0.05)
     assert 3.5 < errors["adams"][-2] / errors["adams"][-1] < 4.5 and errors["euler"][-1] > errors["adams"][-1]
     picture = next((workspace / "outputs" / "pictures").glob("*.png"))
     assert "adams" in str(Image.open(picture).info)
     weights = workspace / "outputs" / "with_adams" / "weights" / "stage_c.safetensors"
     assert header(weights)["sampling"]["sampler"] == "adams"
+
+
+def table_of(printed: str) -> dict[str, list[float]]:
+    """Lines of a name and numbers."""
+    return {line.split()[0]: [float(word) for word in line.split()[1:]] for line in printed.splitlines()}
 
 
 def test_the_tracker_is_told_the_run_beside_the_table(workspace: Path) -> None:
