@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from tests.guides.pages import DOCS, ROOT
 
@@ -92,5 +92,8 @@ def test_pages_are_no_wider_than_the_window(page: Page, address: str, site: Path
         page.wait_for_function(FRAMED)
         for width in (360, 1280):
             page.set_viewport_size({"width": width, "height": 800})
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= width, f"{path.name}: {wide} px"
+            try:  # what slides aside at a change of width takes a moment
+                page.wait_for_function(f"document.documentElement.scrollWidth <= {width}", timeout=5000)
+            except TimeoutError:
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                pytest.fail(f"{path.name}: {wide} px wide in a window of {width}")
