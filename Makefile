@@ -6,15 +6,18 @@ INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check
 # Idle threads sleep instead of spinning: processes that share the cores (data workers, ranks) run several times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup setup-dev demo demo-adapters test test-quick bench check format clean
+.PHONY: help setup setup-dev demo demo-adapters app notebooks docs test test-quick bench check format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo        set up, draw the demo's data, train A, B, previewer and C on the CPU, sample pictures"
 	@echo "make demo-adapters  after it: train LoRA, ControlNets, IP-Adapter and LCM on the demo's models, and judge them"
+	@echo "make app         after the demo: a web page that draws with its models"
+	@echo "make notebooks   after demo-adapters: execute the notebooks with the demo's models, save them with their pictures"
+	@echo "make docs        build the guides as a site into site/"
 	@echo "make test        set up, run all tests but the heavy ones"
 	@echo "make test-quick  the quick part of the tests"
-	@echo "make bench       measure ours beside diffusers, peft and webdataset on the CPU (half an hour; keep the machine quiet)"
+	@echo "make bench       measure ours beside diffusers, peft and webdataset on the CPU (20 to 30 minutes; keep the machine quiet)"
 	@echo "make check       lint, format, spelling and types"
 	@echo "make setup       only the environment ($(VENV))"
 	@echo "make clean       remove the demo's output (not the environment)"
@@ -40,6 +43,15 @@ demo: setup
 
 demo-adapters: demo
 	@$(BIN)/python -m scripts.demo_adapters
+
+app: setup
+	@$(BIN)/python -m inference.app run=outputs/demo open_browser=true
+
+notebooks: setup-dev
+	@$(BIN)/python -m scripts.run_notebooks
+
+docs: setup-dev
+	@$(BIN)/mkdocs build --strict --site-dir site
 
 test: setup-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
