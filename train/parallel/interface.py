@@ -4,8 +4,9 @@ import os
 import socket
 import struct
 import sys
+from contextlib import suppress
 
-if sys.platform == "linux":
+with suppress(ImportError):  # Windows; used on Linux alone
     import fcntl
 
 SIOCGIFADDR = 0x8915  # Linux: an interface's address
