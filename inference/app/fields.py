@@ -7,21 +7,18 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.components.base import server
-from gradio.components.image_editor import AcceptBlobs, EditorDataBlobs
+from gradio.components.image_editor import AcceptBlobs
 
 from inference.app.words import Refused
 
-MOST_KEPT = 32  # paintings whose wish has not come yet
-KINDS = ("background", "layer", "composite")
-FIRST = ("0", "null", "None")  # how the browser calls the only layer
 WHITE = "rgba(255, 255, 255, 0.92)"
 
 
 class Painting(NamedTuple):
-    """A picture and the strokes over it, as files in memory."""
+    """A picture and the strokes over it, as paths of uploads."""
 
-    picture: bytes
-    strokes: bytes
+    picture: str
+    strokes: str | None
 
 
 def picture_field(label: str, **keywords: Any) -> gr.Image:
@@ -43,11 +40,8 @@ def pictures_field(label: str, **keywords: Any) -> gr.Gallery:
     return field
 
 
-def painter(label: str, limit_bytes: int, **keywords: Any) -> gr.ImageEditor:
-    """A picture to upload and paint over; its value is a Painting, None where nothing was uploaded.
-
-    The browser sends picture and strokes ahead of the wish. limit_bytes: of each of them.
-    """
+def painter(label: str, **keywords: Any) -> gr.ImageEditor:
+    """A picture to upload and paint over; its value is a Painting, None where nothing was uploaded."""
     field = gr.ImageEditor(
         label=label,
         sources=["upload", "clipboard"],
@@ -60,34 +54,19 @@ def painter(label: str, limit_bytes: int, **keywords: Any) -> gr.ImageEditor:
         placeholder="Upload a picture, then paint over it",
         **keywords,
     )
-    kept: dict[str, EditorDataBlobs] = {}
-
-    def painting(payload: Any) -> Painting | None:
-        sent = None if payload is None or payload.id is None else kept.get(payload.id)
-        if sent is None or sent.background is None:
-            return None
-        return Painting(sent.background, next((layer for layer in sent.layers if layer), b""))
-
-    @server
-    def accept_blobs(data: AcceptBlobs) -> None:
-        keep(kept, data, limit_bytes)
-
     field.preprocess = painting  # type: ignore[method-assign, assignment]
-    field.accept_blobs = accept_blobs  # type: ignore[method-assign, assignment]
+    field.accept_blobs = accept_nothing  # type: ignore[method-assign, assignment]
     return field
 
 
-def keep(kept: dict[str, EditorDataBlobs], data: AcceptBlobs, limit_bytes: int) -> None:
-    """Keep what a browser sends of a painting, within limits: anybody may send anything."""
-    kind, index, key = data.data["type"], data.data["index"], str(data.data["id"])
-    file = data.files[0][1]
-    if kind not in KINDS or str(index) not in FIRST or len(file) > limit_bytes:
-        raise Refused("a picture and one layer of strokes are taken, within the limit of uploads")
-    painting = kept.pop(key, EditorDataBlobs(background=None, layers=[], composite=None))
-    if kind == "background":
-        painting.background = file
-    elif kind == "layer":
-        painting.layers = [file]
-    kept[key] = painting
-    while len(kept) > MOST_KEPT:
-        kept.pop(next(iter(kept)))
+def painting(payload: Any) -> Painting | None:
+    """The uploaded files of a picture and of the strokes over it, whatever else may lie there."""
+    if payload is None or getattr(payload, "background", None) is None:
+        return None
+    return Painting(payload.background.path, payload.layers[0].path if payload.layers else None)
+
+
+@server
+def accept_nothing(data: AcceptBlobs) -> None:
+    """In the place of gradio's way for fields that are listened to, which would keep what anybody sends."""
+    raise Refused("pictures are uploaded")

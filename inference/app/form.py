@@ -35,7 +35,6 @@ class Form:
         bounds: Bounds,
         sampling: Mapping[str, tuple[int, float]],
         can_vary: bool,
-        upload_limit_bytes: int,
     ) -> None:
         self.offers, self.bounds, self.sampling, self.can_vary = offers, bounds, sampling, can_vary
         self.fields = Fields()
@@ -52,9 +51,9 @@ class Form:
         )
         self.task = self.fields.put("task", gr.Textbox("text_to_image", visible="hidden", label="Task"))
         with gr.Tabs(elem_id="tasks") as self.tabs:
-            self._tasks(upload_limit_bytes)
+            self._tasks()
 
-    def _tasks(self, upload_limit_bytes: int) -> None:
+    def _tasks(self) -> None:
         for task, label in TASKS.items():
             with gr.Tab(label, id=task) as tab:
                 if task == "text_to_image":
@@ -77,7 +76,7 @@ class Form:
                         gr.Markdown(NO_VARIATION, elem_classes="quiet")
                 else:
                     gr.Markdown("Paint over what is to be drawn anew; the rest stays.", elem_classes="quiet")
-                    self.fields.put(task, painter("Picture", upload_limit_bytes, height=420))
+                    self.fields.put(task, painter("Picture", height=420))
             tab.select(None, None, self.task, js=f"() => '{task}'")
 
     def folds(self) -> None:

@@ -74,5 +74,4 @@ def make_page(settings: AppSettings, studio: Studio, offers: Offers) -> gr.Block
     """The page of a studio."""
     folder = web.page_folder() if settings.output is None else Path(settings.output)
     bounds = Bounds.of(settings, studio.own_side_px)
-    limit_bytes = int(settings.upload_limit_mb * 2**20)
-    return Page(studio, offers, bounds, Uploads(folder / "sources"), limit_bytes).build()
+    return Page(studio, offers, bounds, Uploads(folder / "sources")).build()

@@ -29,13 +29,10 @@ Updates = dict[Any, Any]
 
 
 class Page:
-    """The page of a studio. upload_limit_bytes: of one file."""
+    """The page of a studio."""
 
-    def __init__(
-        self, studio: Studio, offers: Offers, bounds: Bounds, uploads: Uploads, upload_limit_bytes: int
-    ) -> None:
+    def __init__(self, studio: Studio, offers: Offers, bounds: Bounds, uploads: Uploads) -> None:
         self.studio, self.offers, self.bounds, self.uploads = studio, offers, bounds, uploads
-        self.limit = upload_limit_bytes
 
     def build(self) -> gr.Blocks:
         """Lay the page out and connect it."""
@@ -60,7 +57,7 @@ class Page:
 
     def _form(self) -> None:
         sampling = {stage: self.studio.sampling(stage) for stage in ("stage_c", "stage_b")}
-        self.form = Form(self.offers, self.bounds, sampling, self.studio.can_vary, self.limit)
+        self.form = Form(self.offers, self.bounds, sampling, self.studio.can_vary)
         with gr.Row(elem_id="go"):
             self.draw_button = gr.Button("Draw", variant="primary", scale=3, min_width=120, elem_id="draw")
             self.cancel_button = gr.Button(

@@ -1,7 +1,6 @@
 """Pictures that visitors upload: verified, and written anew before anything else looks at them."""
 
 import hashlib
-import io
 import tempfile
 import warnings
 from pathlib import Path
@@ -27,7 +26,7 @@ class Uploads:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def take(self, file: str | Path | bytes, what: str) -> Path:
+    def take(self, file: str | Path, what: str) -> Path:
         """Write an uploaded picture anew; returns the path. what: the field, for the message.
 
         Raises Refused for what is no picture, broken, or larger than MOST_PIXELS.
@@ -36,7 +35,7 @@ class Uploads:
         image.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
         return self._keep(image)
 
-    def take_painted(self, picture: bytes, strokes: bytes, what: str) -> tuple[Path, Path]:
+    def take_painted(self, picture: str | Path, strokes: str | Path, what: str) -> tuple[Path, Path]:
         """A picture and what was painted over it: paths of both, the mask white where there is paint.
 
         Raises Refused as `take`, and where nothing was painted.
@@ -56,13 +55,12 @@ class Uploads:
         return path
 
 
-def read(file: str | Path | bytes, what: str, mode: str = "RGB") -> Image.Image:
+def read(file: str | Path, what: str, mode: str = "RGB") -> Image.Image:
     """Decode a picture, upright; Refused says in the page's words why it cannot be."""
-    stream = io.BytesIO(file if isinstance(file, bytes) else Path(file).read_bytes())
     try:
         with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
             warnings.simplefilter("ignore")  # of damage that Pillow can live with
-            with Image.open(stream, formats=FORMATS) as opened:
+            with Image.open(file, formats=FORMATS) as opened:
                 check_size(opened, what)
                 upright = ImageOps.exif_transpose(opened)
                 kept = upright if upright.mode in PNG_MODES else upright.convert("RGB")

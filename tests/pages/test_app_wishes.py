@@ -1,14 +1,16 @@
 """What visitors may ask for, and the pictures that they send: without a page, without networks."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 from PIL import Image
 
-from inference.app.fields import MOST_KEPT, keep
+from inference.app.fields import painter
 from inference.app.offers import Offers, find_offers
 from inference.app.remembered import facts_in, remembered
 from inference.app.settings import AppSettings, Bounds
@@ -26,6 +28,18 @@ OFFERS = Offers(
     {"looks": "/runs/looks"},
     {"edges": "canny", "gap": "inpainting"},
 )
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Writes what a visitor sends to a file, as gradio does."""
+
+    def write(data: bytes) -> Path:
+        path = tmp_path / f"sent_{len(list(tmp_path.iterdir()))}.png"
+        path.write_bytes(data)
+        return path
+
+    return write
 
 
 @pytest.fixture
@@ -94,58 +108,51 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def test_uploads_are_written_anew(uploads: Uploads) -> None:
+def test_uploads_are_written_anew(uploads: Uploads, sent: Callable[[bytes], Path]) -> None:
     data = noise_png()
-    path = uploads.take(data + b"<?php evil ?>", "Picture")
+    path = uploads.take(sent(data + b"<?php evil ?>"), "Picture")
     assert b"evil" not in path.read_bytes()
     assert Image.open(path).tobytes() == Image.open(io.BytesIO(data)).tobytes()
-    assert uploads.take(data, "Picture") == path  # the same picture lies there once
+    assert uploads.take(sent(data), "Picture") == path  # the same picture lies there once
 
 
-def test_uploads_are_upright_and_opaque(uploads: Uploads) -> None:
+def test_uploads_are_upright_and_opaque(uploads: Uploads, sent: Callable[[bytes], Path]) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
-    turned = uploads.take(saved(Image.new("RGB", (40, 20)), "JPEG", exif=exif), "Picture")
+    turned = uploads.take(sent(saved(Image.new("RGB", (40, 20)), "JPEG", exif=exif)), "Picture")
     assert Image.open(turned).size == (20, 40)
-    clear = uploads.take(saved(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "PNG"), "Picture")
+    clear = uploads.take(sent(saved(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "PNG")), "Picture")
     assert Image.open(clear).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("kind", ["PPM", "ICO", "EPS", "PDF"])
-def test_other_formats_are_not_even_tried(uploads: Uploads, kind: str) -> None:
+def test_other_formats_are_not_even_tried(uploads: Uploads, sent: Callable[[bytes], Path], kind: str) -> None:
     with pytest.raises(Refused, match="take a PNG, JPEG or WebP file"):
-        uploads.take(saved(Image.new("RGB", (32, 32)), kind), "Picture")
+        uploads.take(sent(saved(Image.new("RGB", (32, 32)), kind)), "Picture")
 
 
-def test_a_picture_of_too_many_pixels_is_not_decoded(uploads: Uploads) -> None:
+def test_a_picture_of_too_many_pixels_is_not_decoded(uploads: Uploads, sent: Callable[[bytes], Path]) -> None:
     with pytest.raises(Refused, match="10000 x 10000 pixels; at most 50 million"):
-        uploads.take(saved(Image.new("1", (10_000, 10_000)), "PNG"), "Picture")
+        uploads.take(sent(saved(Image.new("1", (10_000, 10_000)), "PNG")), "Picture")
 
 
-def test_strokes_become_a_mask_of_the_pictures_size(uploads: Uploads) -> None:
+def test_strokes_become_a_mask_of_the_pictures_size(uploads: Uploads, sent: Callable[[bytes], Path]) -> None:
     strokes = Image.new("RGBA", (64, 48))
     strokes.paste((255, 255, 255, 234), (10, 10, 20, 20))
-    picture, mask = uploads.take_painted(noise_png(), saved(strokes, "PNG"), "Picture")
+    picture, mask = uploads.take_painted(sent(noise_png()), sent(saved(strokes, "PNG")), "Picture")
     levels = Image.open(mask)
     assert levels.size == Image.open(picture).size and levels.getbbox() == (10, 10, 20, 20)
     with pytest.raises(Refused, match="paint over"):
-        uploads.take_painted(noise_png(), saved(Image.new("RGBA", (64, 48)), "PNG"), "Picture")
+        clear = sent(saved(Image.new("RGBA", (64, 48)), "PNG"))
+        uploads.take_painted(sent(noise_png()), clear, "Picture")
 
 
-def test_paintings_are_kept_within_limits() -> None:
-    kept: dict[str, Any] = {}
-
-    def send(kind: str, index: Any, key: str, size: int = 10) -> None:
-        data = {"type": kind, "index": index, "id": key}
-        keep(kept, SimpleNamespace(data=data, files=[("file", bytes(size))]), 100)  # type: ignore[arg-type]
-
-    for i in range(2 * MOST_KEPT):
-        send("background", None, f"{i}")
-        send("layer", "0", f"{i}")
-    assert len(kept) == MOST_KEPT and len(kept[f"{2 * MOST_KEPT - 1}"].layers) == 1
-    for kind, index, size in (("layer", "1000000000", 10), ("background", None, 101), ("code", None, 10)):
-        with pytest.raises(Refused):
-            send(kind, index, "x", size)
+def test_what_a_painter_is_sent_besides_uploads_is_not_kept() -> None:
+    with gr.Blocks():
+        field = painter("Picture")
+    with pytest.raises(Refused):
+        field.accept_blobs(SimpleNamespace(data={}, files=[]))  # type: ignore[arg-type]
+    assert field.preprocess(None) is None
 
 
 def made(**request: Any) -> dict[str, Any]:
