@@ -78,22 +78,27 @@ def test_a_picture_is_started_from(opened: Watched, app: Server, tmp_path: Path,
 
 def test_what_is_painted_over_is_drawn_anew(opened: Watched, app: Server, tmp_path: Path) -> None:
     page = opened.page
+    page.get_by_role("tab", name="Inpaint", exact=True).click()
+    page.locator("#tasks canvas").first.wait_for()
+    page.wait_for_timeout(2000)  # a picture that comes before the brush is ready is lost, which nothing tells
     start_from(page, "Inpaint", noise_png())
     canvas = page.locator("#tasks canvas").first
     canvas.wait_for()
+    page.locator("#tasks button[aria-label='Brush Size']").wait_for()  # the picture lies on the canvas
     box = canvas.bounding_box()
     y = box["y"] + box["height"] / 2
-    page.wait_for_timeout(1500)  # for the picture to be on the canvas, which nothing tells
+    page.wait_for_timeout(1000)  # until it has its place, which nothing tells
     page.mouse.move(box["x"] + box["width"] / 2 - 40, y)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 + 40, y, steps=10)
     page.mouse.up()
+    page.wait_for_timeout(1000)
     ask_for(page, "a red circle")
     made = facts(app, finished(page), tmp_path)
     assert made["task"] == "inpaint"
     mask = Image.open(made["mask"])
     assert mask.size == Image.open(made["image"]).size == (64, 48)
-    assert {*mask.getdata()} == {0, 255} and mask.getpixel((32, 24)) == 255 and mask.getpixel((2, 2)) == 0
+    assert mask.getextrema() == (0, 255) and mask.getpixel((32, 24)) == 255 and mask.getpixel((2, 2)) == 0
     kept, drawn = Image.open(made["image"]).convert("RGB"), open_picture(tmp_path / "seen.png").image
     if drawn.size == kept.size:
         assert drawn.getpixel((1, 1)) == kept.getpixel((1, 1))
@@ -106,8 +111,7 @@ def test_inpainting_needs_paint(opened: Watched) -> None:
     ask_for(page, "a red circle")
     assert "upload the one to start from" in problem(page)
     start_from(page, "Inpaint", noise_png())
-    page.locator("#tasks canvas").first.wait_for()
-    page.wait_for_timeout(1500)
+    page.locator("#tasks button[aria-label='Brush Size']").wait_for()
     ask_for(page, "a red circle")
     page.get_by_text("paint over what is to be drawn anew").last.wait_for()
 
