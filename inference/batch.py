@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from inference.command import cascade_of, write_sheet
+from inference.command import write_sheet
 from inference.config import Config
 from inference.lines import Planned, Problem, plan_lines
 from inference.manifest import check_manifest, write_manifest
@@ -49,7 +49,7 @@ def draw_lines(config: Config) -> int:
         )
     for task in {each.request.task: each.request for each in planned}.values():
         task_of(task)
-    cascade, folder = cascade_of(config), Path(config.output)
+    cascade, folder = config.cascade(), Path(config.output)
     check_manifest(folder, planned, config)
     write_manifest(folder, planned, problems, config)
     problems = [each for each in problems if own.rank == 0]  # all processes have found these

@@ -3,12 +3,10 @@
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from inference.config import Config, plan
 from inference.pictures import Picture, write_picture, write_png
-from inference.pipeline import Cascade
 from inference.progress import ProgressBar
 from inference.recreate import recreate
 from inference.tasks import task_of
@@ -31,7 +29,7 @@ def carry_out(config: Config) -> list[Path]:
     requests = plan(config, random.randrange(MAX_RANDOM_SEED))
     for request in requests:
         task_of(request)
-    cascade = cascade_of(config)
+    cascade = config.cascade()
     batches = cascade.batches(requests, config.batch_size)
     print(cascade.described(), file=sys.stderr)
     folder = Path(config.output)
@@ -45,21 +43,6 @@ def carry_out(config: Config) -> list[Path]:
         paths.append(write_sheet(pictures, folder))
         print(paths[-1])
     return paths
-
-
-def cascade_of(config: Config) -> Cascade:
-    """The networks that the settings name. Raises what Cascade.load raises."""
-    return Cascade.load(
-        config.run,
-        device=config.device,
-        dtype=config.dtype,
-        ema=config.ema,
-        offload=config.offload,
-        quantize=config.quantize,
-        compile=config.compile,
-        tile_px=config.tile_px,
-        **asdict(config.weights),
-    )
 
 
 def write_sheet(pictures: Sequence[Picture], folder: Path) -> Path:

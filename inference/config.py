@@ -1,20 +1,17 @@
 """The settings of `python -m inference`, checked before anything is loaded."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 from inference.adapters import ControlSettings, ImagePromptSettings, LoRASettings, Margins
-from inference.reading import Compile, Offload, Quantize
-from inference.settings import Request, StageSettings, Weights
-from modules.schema import bounded
-from modules.tiles import LEAST_TILE_PX, TILE_PX
+from inference.loading import NetworkSettings
+from inference.settings import Request, StageSettings
 
 MOST_PICTURES, MOST_ROWS = 1_000_000, 4096
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(NetworkSettings):
     """Everything the command line can set; configs/inference.yaml explains each entry."""
 
     task: str = "text_to_image"
@@ -38,15 +35,6 @@ class Config:
     stage_c: StageSettings = StageSettings()
     stage_b: StageSettings = StageSettings()
     recreate: str | None = None
-    run: str | None = None
-    weights: Weights = field(default_factory=Weights)
-    ema: bool = True
-    device: str = "auto"
-    dtype: Literal["fp32", "bf16", "fp16"] | None = None
-    offload: Offload = "none"
-    quantize: Quantize = None
-    compile: Compile = False
-    tile_px: int | None = bounded(TILE_PX, LEAST_TILE_PX)
     output: str = "outputs/pictures"
     sheet: bool = False
 

@@ -1,7 +1,6 @@
 """From settings to a page that is served."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import gradio as gr
@@ -27,17 +26,7 @@ def open_page(settings: AppSettings) -> int:
     """
     if settings.output is not None and Path(settings.output).is_file():
         raise ValueError(f"output: expected a folder, found the file {settings.output}")
-    cascade = Cascade.load(
-        settings.run,
-        device=settings.device,
-        dtype=settings.dtype,
-        ema=settings.ema,
-        offload=settings.offload,
-        quantize=settings.quantize,
-        compile=settings.compile,
-        tile_px=settings.tile_px,
-        **asdict(settings.weights),
-    )
+    cascade = settings.cascade()
     cascade.networks.check(TASKS["text_to_image"].networks)
     offers = find_offers(settings)
     print(cascade.described(), file=sys.stderr)

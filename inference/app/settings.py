@@ -1,37 +1,25 @@
 """The settings of `python -m inference.app`, and what visitors may ask for at most."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from inference.reading import Compile, Offload, Quantize
-from inference.settings import Weights
+from inference.loading import NetworkSettings
 from inference.sizes import MAX_SIDE_PX, MIN_SIDE_PX
 from modules.schema import bounded
-from modules.tiles import LEAST_TILE_PX, TILE_PX
 
 MOST_PORT = 65535
 TIMES_OWN_SIZE = 2  # the longest side that is offered, of that of the pictures that Stage C learned from
 
 
 @dataclass(frozen=True)
-class AppSettings:
-    """What the command line sets; docs/web.md explains each entry.
+class AppSettings(NetworkSettings):
+    """What the command line sets beside the networks; docs/web.md explains each entry.
 
-    run to tile_px: as for `python -m inference`. loras, controlnets, ip_adapters: files or runs to offer;
-    None: all that lie in the run's folder. output: where pictures are also kept, None: nowhere, they go when
-    the page does. most_…: of one visitor's wish; most_side_px None is twice the side of the pictures that
-    Stage C learned from. queue_length: wishes that wait at once.
+    loras, controlnets, ip_adapters: files or runs to offer; None: all that lie in the run's folder. output:
+    where pictures are also kept, None: nowhere, they go when the page does. most_…: of one visitor's wish;
+    most_side_px None is twice the side of the pictures that Stage C learned from. queue_length: wishes that
+    wait at once.
     """
 
-    run: str | None = None
-    weights: Weights = field(default_factory=Weights)
-    ema: bool = True
-    device: str = "auto"
-    dtype: Literal["fp32", "bf16", "fp16"] | None = None
-    offload: Offload = "none"
-    quantize: Quantize = None
-    compile: Compile = False
-    tile_px: int | None = bounded(TILE_PX, LEAST_TILE_PX)
     loras: list[str] | None = None
     controlnets: list[str] | None = None
     ip_adapters: list[str] | None = None

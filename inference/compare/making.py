@@ -8,7 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from inference.command import cascade_of
 from inference.compare.plan import Plan, Question
 from inference.compare.sides import Side, match
 from inference.config import Config
@@ -55,7 +54,7 @@ def requests_of(config: Config, questions: Sequence[Question]) -> list[Request]:
 
 
 def _draw(side: Side, config: Config, plan: Plan, missing: Sequence[Question], folder: Path) -> None:
-    cascade = cascade_of(config)
+    cascade = config.cascade()
     _check_weights(cascade, folder / side.name.lower() / WEIGHTS)
     if not missing:
         return
