@@ -4,14 +4,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from inference.adapters import ControlSettings, ImagePromptSettings, LoRASettings, Margins
-from inference.loading import NetworkSettings
+from inference.loading import CascadeSettings
 from inference.settings import Request, StageSettings
 
 MOST_PICTURES, MOST_ROWS = 1_000_000, 4096
 
 
 @dataclass(frozen=True)
-class Config(NetworkSettings):
+class Config(CascadeSettings):
     """Everything the command line can set; configs/inference.yaml explains each entry."""
 
     task: str = "text_to_image"

@@ -11,7 +11,7 @@ from modules.tiles import LEAST_TILE_PX, TILE_PX
 
 
 @dataclass(frozen=True)
-class NetworkSettings:
+class CascadeSettings:
     """What Cascade.load is told; configs/inference.yaml explains each entry."""
 
     run: str | None = None

@@ -37,6 +37,18 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
+def false_colours(latents: Tensor) -> Tensor:
+    """Three of the latents' channels as red, green and blue, spread over [0, 1]: [B, 3, h, w]."""
+    channels = latents[:, :3].float()
+    low, high = (channels.amin(dim=(2, 3), keepdim=True), channels.amax(dim=(2, 3), keepdim=True))
+    return (channels - low) / (high - low).clamp(min=1e-6)
+
+
+def control_pictures(control: Tensor) -> Tensor:
+    """What a ControlNet sees, [B, c, h, w] in [0, 1], as pictures [B, 3, h, w]: its first one or three."""
+    return control[:, :3] if control.shape[1] >= 3 else control[:, :1].expand(-1, 3, -1, -1)
+
+
 def contact_sheet(
     images: Sequence[Image.Image], captions: Sequence[str], columns: int | None = None
 ) -> Image.Image:

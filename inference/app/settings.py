@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from inference.loading import NetworkSettings
+from inference.loading import CascadeSettings
 from inference.sizes import MAX_SIDE_PX, MIN_SIDE_PX
 from modules.schema import bounded
 
@@ -11,7 +11,7 @@ TIMES_OWN_SIZE = 2  # the longest side that is offered, of that of the pictures 
 
 
 @dataclass(frozen=True)
-class AppSettings(NetworkSettings):
+class AppSettings(CascadeSettings):
     """What the command line sets beside the networks; docs/web.md explains each entry.
 
     loras, controlnets, ip_adapters: files or runs to offer; None: all that lie in the run's folder. output:

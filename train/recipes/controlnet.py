@@ -11,6 +11,7 @@ from dataset_tools.batches import Batch
 from dataset_tools.latents import Latents
 from modules.adapters.controlnet import ControlNet, check_fits
 from modules.adapters.filters import ControlFilter, build_filter
+from modules.pictures import control_pictures, false_colours
 from modules.schema import ConfigError, bounded, from_plain
 from modules.settings import NetworkSettings
 from modules.unet import UNet
@@ -18,7 +19,7 @@ from modules.weights import describe, load_network
 from train.conditioning import keep_rows
 from train.config import Config
 from train.networks import check_networks, evaluating, learning_network
-from train.pictures import control_pictures, false_colours, pictures
+from train.pictures import pictures
 from train.recipes.diffusion import Extra
 from train.recipes.stage_c import StageCRecipe
 from train.recipes.wrapper import Wrapper

@@ -8,12 +8,12 @@ from torch import Tensor
 
 import gdf
 from modules.conditions import TextFeatures, latent_size, stage_b_inputs
+from modules.pictures import false_colours
 from modules.schema import ConfigError, from_plain
 from modules.settings import NetworkSettings
 from modules.weights import find_weights, read_header
 from train.losses.objective import draw
 from train.networks import frozen_network
-from train.pictures import false_colours
 from train.rng import StepRng
 
 
