@@ -54,7 +54,7 @@ docs: setup-dev
 	@$(BIN)/mkdocs build --strict --site-dir site
 
 test: setup-dev
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --durations 20
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-quick: setup-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu" tests/unit tests/architecture tests/oracle -n 2

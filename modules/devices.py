@@ -52,4 +52,4 @@ def copies_beside(device: torch.device) -> bool:
 
     To and from MPS they may not: nothing holds on to the memory, or says when it is whole.
     """
-    return device.type == "cuda"
+    return device.type not in ("mps", "cpu")
