@@ -35,8 +35,11 @@ def opened(app: Server, visit: Callable[..., Watched]) -> Watched:
 def set_steps(page, steps: str) -> None:
     unfold(page, "details")
     number = page.locator("#steps input[type=number]")
+    number.wait_for()
+    page.wait_for_timeout(1000)  # the fold opens, and its fields take their values, which nothing tells
     number.fill(steps)
     number.press("Tab")
+    page.wait_for_timeout(500)
 
 
 def test_a_prompt_is_drawn_by_the_keyboard_alone(opened: Watched, app: Server, tmp_path: Path) -> None:
@@ -51,14 +54,16 @@ def test_a_prompt_is_drawn_by_the_keyboard_alone(opened: Watched, app: Server, t
     assert page.evaluate("document.querySelector('img.picture').naturalWidth") == 32
 
 
-@pytest.mark.slow  # fails now and then on quiet cores: it waits for too little of what the page does
 def test_the_button_can_be_reached_and_pressed_by_keyboard(opened: Watched) -> None:
     page = opened.page
+    page.locator("#draw:not([disabled])").wait_for()
     page.locator("#prompt textarea").fill("a red circle")
-    for _ in range(10):
+    for _ in range(20):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.id") == "draw":
             break
+    assert page.evaluate("document.activeElement.id") == "draw"
+    page.wait_for_timeout(500)  # what gradio animates has ended
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
     assert outline == "2px"  # the keyboard's place is seen
     page.keyboard.press("Enter")
@@ -89,7 +94,6 @@ def test_closing_the_window_stops_the_drawing(app: Server, visit: Callable[..., 
     assert draw(app)[0] == "complete"
 
 
-@pytest.mark.slow  # fails now and then on quiet cores: it waits for too little of what the page does
 def test_a_second_visitor_waits_and_hears_its_place(
     opened: Watched, app: Server, visit: Callable[..., Watched]
 ) -> None:
@@ -105,7 +109,6 @@ def test_a_second_visitor_waits_and_hears_its_place(
     assert not first.locator("#gallery").is_visible()  # each visitor has a gallery of their own
 
 
-@pytest.mark.slow  # fails now and then on quiet cores: it waits for too little of what the page does
 def test_pictures_are_gathered_and_their_settings_used_again(opened: Watched, tmp_path: Path) -> None:
     page = opened.page
     unfold(page, "size")

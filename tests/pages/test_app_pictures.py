@@ -76,7 +76,6 @@ def test_a_picture_is_started_from(opened: Watched, app: Server, tmp_path: Path,
     assert opened.errors == []
 
 
-@pytest.mark.slow  # fails now and then on quiet cores: it waits for too little of what the page does
 def test_what_is_painted_over_is_drawn_anew(opened: Watched, app: Server, tmp_path: Path) -> None:
     page = opened.page
     page.get_by_role("tab", name="Inpaint", exact=True).click()
