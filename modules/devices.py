@@ -50,6 +50,7 @@ def has_format(device: torch.device, dtype: torch.dtype) -> bool:
 def copies_beside(device: torch.device) -> bool:
     """Whether copies to and from the device may go on beside their caller, who waits for them where needed.
 
-    To and from MPS they may not: nothing holds on to the memory, or says when it is whole.
+    To and from MPS they may not: nothing holds on to the memory, or says when it is whole. The CPU
+    has nothing to go on beside.
     """
     return device.type not in ("mps", "cpu")

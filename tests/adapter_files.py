@@ -79,3 +79,12 @@ def shake(network: nn.Module, seed: int, deviation: float) -> None:
     rng = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         parameter.data.add_(deviation * torch.randn(parameter.shape, generator=rng))
+
+
+def write_adapters(tiny_runs: Path, folder: Path) -> Path:
+    """All of the above, for the cascade of `tiny_runs`, into one folder, which is returned."""
+    write_loras(tiny_runs, folder)
+    write_controlnets(folder)
+    write_ip_adapter(folder, tiny_runs / "image_encoder")
+    write_lcm(tiny_runs, folder)
+    return folder

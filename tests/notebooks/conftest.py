@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from scripts.run_notebooks import FOLDER, execute, read, with_parameters
-from tests.adapter_files import write_controlnets, write_ip_adapter, write_lcm, write_loras
+from tests.adapter_files import write_adapters
 
 
 @pytest.fixture(scope="session")
@@ -29,12 +29,7 @@ def small_models(tiny_runs: Path) -> Path:
 @pytest.fixture(scope="session")
 def adapters(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the adapters that `tests.adapter_files` names, of the cascade above."""
-    folder = tmp_path_factory.mktemp("adapters")
-    write_loras(tiny_runs, folder)
-    write_controlnets(folder)
-    write_ip_adapter(folder, tiny_runs / "image_encoder")
-    write_lcm(tiny_runs, folder)
-    return folder
+    return write_adapters(tiny_runs, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture

@@ -7,18 +7,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from inference import Cascade
-from tests.adapter_files import write_controlnets, write_ip_adapter, write_lcm, write_loras
+from tests.adapter_files import write_adapters
 
 
 @pytest.fixture(scope="session")
 def adapters(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the runs that `tests.adapter_files` names."""
-    folder = tmp_path_factory.mktemp("adapters")
-    write_loras(tiny_runs, folder)
-    write_controlnets(folder)
-    write_ip_adapter(folder, tiny_runs / "image_encoder")
-    write_lcm(tiny_runs, folder)
-    return folder
+    return write_adapters(tiny_runs, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")
