@@ -28,6 +28,7 @@ def write_pairs(folder: Path, *, held_out: bool = False) -> None:
                 picture = draw_pair(colour, shape, background, *SIZES_PX[(i + j // 2 + k) % len(SIZES_PX)])
                 name = f"{colour}_{shape}_{k + 1}"
                 picture.save(folder / f"{name}.jpg", quality=92)
+                # Also "a orange": the demo's text encoder has no "an" among its words.
                 caption = f"a {colour} {shape} on a {background} background\n"
                 (folder / f"{name}.txt").write_text(caption, encoding="utf-8")
 

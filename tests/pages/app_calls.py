@@ -45,11 +45,10 @@ def ask_for(page: Any, prompt: str) -> None:
 
 
 def finished(page: Any) -> str:
-    """Wait for a new picture; the address of its file."""
+    """Wait for a new picture, which is there when its pixels are; the address of its file."""
     page.locator("#draw:not([disabled])").wait_for()
-    picture = page.locator("img.picture")
-    picture.wait_for()
-    return picture.get_attribute("src")
+    page.wait_for_function("document.querySelector('img.picture')?.naturalWidth > 0")
+    return page.locator("img.picture").get_attribute("src")
 
 
 def problem(page: Any) -> str:

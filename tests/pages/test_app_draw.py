@@ -36,10 +36,8 @@ def set_steps(page, steps: str) -> None:
     unfold(page, "details")
     number = page.locator("#steps input[type=number]")
     number.wait_for()
-    page.wait_for_timeout(1000)  # the fold opens, and its fields take their values, which nothing tells
     number.fill(steps)
     number.press("Tab")
-    page.wait_for_timeout(500)
 
 
 def test_a_prompt_is_drawn_by_the_keyboard_alone(opened: Watched, app: Server, tmp_path: Path) -> None:
@@ -63,9 +61,8 @@ def test_the_button_can_be_reached_and_pressed_by_keyboard(opened: Watched) -> N
         if page.evaluate("document.activeElement.id") == "draw":
             break
     assert page.evaluate("document.activeElement.id") == "draw"
-    page.wait_for_timeout(500)  # what gradio animates has ended
-    outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
-    assert outline == "2px"  # the keyboard's place is seen
+    # The keyboard's place is seen, once what gradio animates has ended.
+    page.wait_for_function("getComputedStyle(document.activeElement).outlineWidth === '2px'")
     page.keyboard.press("Enter")
     finished(page)
 
