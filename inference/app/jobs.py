@@ -66,8 +66,10 @@ class Line:
         self._changed = threading.Condition()
 
     def join(self, job: Job) -> None:
-        """Stand at the end; Refused when the line is full."""
+        """Stand at the end; Refused when the line is full, Stopped when it is closed."""
         with self._changed:
+            if self._closed:
+                raise Stopped
             if len(self._waiting) >= self.length:
                 raise Refused(f"{self.length} others are waiting already; try again in a while")
             self._waiting.append(job)
@@ -84,6 +86,14 @@ class Line:
             self._current = self._waiting.pop(0)
             self._tell_places()
             return self._current
+
+    def leave(self, job: Job) -> None:
+        """Nobody follows this job any more: it makes room for others at once, or ends at its next check."""
+        job.stop()
+        with self._changed:
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._tell_places()
 
     def cancel(self, owner: str) -> None:
         """Stop the owner's job, and take those that wait out of the line."""

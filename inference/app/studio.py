@@ -95,7 +95,7 @@ class Studio:
         try:
             yield from job.events()
         finally:
-            job.stop()
+            self.line.leave(job)
 
     def _work(self) -> None:
         while (job := self.line.next()) is not None:

@@ -4,22 +4,35 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-
-from PIL import Image
+from typing import Any
 
 from inference.compare.plan import Plan, Question
 from inference.compare.sides import Side, match
 from inference.config import Config
+from inference.manifest import as_json, write_whole
 from inference.naming import naming
 from inference.pictures import write_picture_as
 from inference.pipeline import Cascade
 from inference.progress import ProgressBar
 from inference.settings import Request
+from inference.sources import open_source
 from inference.tasks import TASKS
 from modules.schema import ConfigError
 
-WEIGHTS = "weights.json"  # beside a side's pictures: checksums of what they were made with
+MADE_WITH = "made_with.json"  # beside a side's pictures: checksums of the weights, and the settings
+OF_REQUESTS = (
+    "negative_prompt",
+    "width_px",
+    "height_px",
+    "loras",
+    "controls",
+    "image_prompt",
+    "stage_c",
+    "stage_b",
+)
+OF_NETWORKS = ("dtype", "quantize", "tile_px")  # what else changes pictures
 
 
 def make_side(side: Side, plan: Plan, folder: Path) -> int:
@@ -39,23 +52,13 @@ def make_side(side: Side, plan: Plan, folder: Path) -> int:
 
 def requests_of(config: Config, questions: Sequence[Question]) -> list[Request]:
     """What each question asks of a side."""
-    names = (
-        "negative_prompt",
-        "width_px",
-        "height_px",
-        "loras",
-        "controls",
-        "image_prompt",
-        "stage_c",
-        "stage_b",
-    )
-    shared = {name: getattr(config, name) for name in names}
+    shared = {name: getattr(config, name) for name in OF_REQUESTS}
     return [Request(prompt=q.prompt, seed=q.seed, **shared) for q in questions]
 
 
 def _draw(side: Side, config: Config, plan: Plan, missing: Sequence[Question], folder: Path) -> None:
     cascade = config.cascade()
-    _check_weights(cascade, folder / side.name.lower() / WEIGHTS)
+    _check_made_with(_made_with(cascade, config), folder / side.name.lower() / MADE_WITH)
     if not missing:
         return
     batches = cascade.batches(requests_of(config, missing), config.batch_size)
@@ -69,18 +72,24 @@ def _draw(side: Side, config: Config, plan: Plan, missing: Sequence[Question], f
             write_picture_as(picture, plan.picture(folder, side.name, next(left)))
 
 
-def _check_weights(cascade: Cascade, path: Path) -> None:
-    """Keep pictures of one set of weights apart from those of another."""
-    now = cascade.networks.fingerprints(TASKS["text_to_image"].networks)
-    if path.is_file():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = None
-        if before != now:
-            raise ConfigError(f"the weights have changed since {path.parent} was begun; name another output=")
+def _made_with(cascade: Cascade, config: Config) -> dict[str, Any]:
+    plain = asdict(config)
+    settings = {name: plain[name] for name in OF_REQUESTS + OF_NETWORKS}
+    return as_json(settings | {"weights": cascade.networks.fingerprints(TASKS["text_to_image"].networks)})
+
+
+def _check_made_with(now: dict[str, Any], path: Path) -> None:
+    """Keep pictures of some weights and settings apart from those of others; with the first, note them."""
+    if not path.is_file():
+        write_whole(path, json.dumps(now))
         return
-    path.write_text(json.dumps(now), encoding="utf-8")
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise ConfigError(f"{path}: damaged; name another output=") from None
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise ConfigError(f"{name}: not as when {path.parent} was begun; name another output=")
 
 
 def _copy(side: Side, plan: Plan, missing: Sequence[Question], folder: Path) -> None:
@@ -89,11 +98,6 @@ def _copy(side: Side, plan: Plan, missing: Sequence[Question], folder: Path) -> 
     files = match(side.pictures, [(q.prompt, q.seed) for q in plan.questions])
     for question in missing:
         source, place = files[question.number], plan.picture(folder, side.name, question)
-        try:
-            with Image.open(source) as opened:
-                image = opened.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ConfigError(f"{source}: cannot be read as a picture ({error})") from None
         unfinished = place.with_name(f".{place.name}.part")
-        image.save(unfinished, "PNG")
+        open_source(str(source), "pictures").save(unfinished, "PNG")
         os.replace(unfinished, place)

@@ -1,12 +1,13 @@
 """Serving a page: to this machine alone unless asked, with nothing fetched from anywhere."""
 
+import errno
 import os
 import signal
 import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -45,7 +46,6 @@ def serve(
     port: int = 7860,
     root_path: str = "",
     upload_limit_mb: float = 20,
-    allowed_paths: Sequence[str | Path] = (),
     css: str = "",
     open_browser: bool = False,
 ) -> int:
@@ -53,9 +53,8 @@ def serve(
 
     build: makes the page; uploads and what it shows lie in a folder of its own, which is removed at the end.
     host: an address of this machine; "0.0.0.0" for all of them. root_path: the page's path behind a proxy.
-    upload_limit_mb: largest file that is taken. allowed_paths: files and folders that the page may show
-    besides. css: rules of this page alone. Prints the address once the page answers; a port that is taken, or
-    an address that is not ours, is one line and status 2.
+    upload_limit_mb: largest file that is taken. css: rules of this page alone. Prints the address once it
+    answers; a port that is taken, or an address that is not ours, is one line and status 2.
     """
     if problem := unusable(host, port):
         print("error:", problem, file=sys.stderr)
@@ -72,7 +71,6 @@ def serve(
                 theme=theme(),
                 css=CSS_FILE.read_text(encoding="utf-8") + css,
                 max_file_size=limit,
-                allowed_paths=[str(Path(path).absolute()) for path in allowed_paths],
                 inbrowser=open_browser,
                 app_kwargs={"middleware": [(BodyLimit, (), {"limit_bytes": MOST_FILES * limit})]},
                 **QUIETLY,
@@ -89,19 +87,19 @@ def serve(
 def unusable(host: str, port: int) -> str | None:
     """Why this address cannot be served, in one line; None if it can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as trial:
-        if os.name != "nt":  # where it would allow to share a port that is taken
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family) as trial:
+            if os.name != "nt":  # where it would allow to share a port that is taken
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((host, port))
-        except PermissionError:
-            return f"port: {port} is not allowed; take one from 1024 on"
-        except OSError as error:
-            if error.errno is None or isinstance(error, socket.gaierror) or "assign" in str(error):
-                return f"host: {host!r} is no address of this machine"
+    except PermissionError:
+        return f"port: {port} is not allowed; take one from 1024 on"
+    except OverflowError:
+        return f"port: expected 1 to 65535, found {port}"
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return f"port: {port} is taken; set another one, such as port={port + 1}"
-        except OverflowError:
-            return f"port: expected 1 to 65535, found {port}"
+        return f"host: {host!r} is no address of this machine"
     return None
 
 

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.pages.app_material import write_runs
+
 ROOT = Path(__file__).parents[2]
 SECONDS_TO_START = 300  # of a machine that does much else
 MILLISECONDS = 90_000  # for whatever a test waits for in a page
@@ -112,6 +114,29 @@ def start_page() -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def app_runs(tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs with all kinds of adapters, for nobody to write in."""
+    return write_runs(tiny_runs, tmp_path_factory.mktemp("app") / "runs")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page for drawing keeps pictures."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def start_app(start_page: Callable[..., Server], app_runs: Path, kept: Path) -> Callable[..., Server]:
+    """Starts the page for drawing; keywords are its settings."""
+
+    def start(**settings: Any) -> Server:
+        all_settings = {"run": app_runs, "output": kept, "device": "cpu"} | settings
+        return start_page("inference.app", *(f"{name}={value}" for name, value in all_settings.items()))
+
+    return start
 
 
 @pytest.fixture(scope="module")

@@ -11,19 +11,12 @@ from PIL import Image
 from inference import Cascade, StageSettings
 from inference.pictures import open_picture
 from tests.pages.app_calls import draw, post
-from tests.pages.app_material import write_runs
 from tests.pages.conftest import Server
 
 
 @pytest.fixture(scope="module")
-def app(
-    tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory, start_page: Callable[..., Server]
-) -> Server:
-    folder = tmp_path_factory.mktemp("app")
-    runs = write_runs(tiny_runs, folder / "runs")
-    return start_page(
-        "inference.app", f"run={runs}", f"output={folder / 'kept'}", "device=cpu", "most_steps=50"
-    )
+def app(start_app: Callable[..., Server]) -> Server:
+    return start_app(most_steps=50)
 
 
 def test_it_draws_the_pictures_that_python_draws(app: Server, tiny_runs: Path, tmp_path: Path) -> None:

@@ -7,20 +7,15 @@ import httpx
 import pytest
 
 from inference.pictures import open_picture
-from tests.pages.app_calls import ask_for, draw, finished, unfold
-from tests.pages.app_material import write_runs
+from tests.pages.app_calls import FIELDS, SECONDS, ask_for, draw, finished, unfold
 from tests.pages.conftest import Server, Watched
 
 LONG = "1000"  # steps
 
 
 @pytest.fixture(scope="module")
-def app(
-    tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory, start_page: Callable[..., Server]
-) -> Server:
-    folder = tmp_path_factory.mktemp("app")
-    runs = write_runs(tiny_runs, folder / "runs")
-    return start_page("inference.app", f"run={runs}", "output=null", "device=cpu", f"most_steps={LONG}")
+def app(start_app: Callable[..., Server]) -> Server:
+    return start_app(most_steps=LONG)
 
 
 @pytest.fixture
@@ -38,6 +33,13 @@ def set_steps(page, steps: str) -> None:
     number.wait_for()
     number.fill(steps)
     number.press("Tab")
+
+
+def next_is_drawn(app: Server, kept: Path) -> None:
+    """The next one's turn comes, and what was stopped before has left no picture."""
+    assert draw(app)[0] == "complete"
+    steps = [open_picture(path).facts["stage_c"]["steps"] for path in kept.glob("*.png")]
+    assert steps and int(LONG) not in steps
 
 
 def test_a_prompt_is_drawn_by_the_keyboard_alone(opened: Watched, app: Server, tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_the_button_can_be_reached_and_pressed_by_keyboard(opened: Watched) -> N
     finished(page)
 
 
-def test_a_long_drawing_shows_previews_and_can_be_cancelled(opened: Watched, app: Server) -> None:
+def test_a_long_drawing_shows_previews_and_can_be_cancelled(opened: Watched, app: Server, kept: Path) -> None:
     page = opened.page
     set_steps(page, LONG)
     ask_for(page, "a red circle")
@@ -78,17 +80,26 @@ def test_a_long_drawing_shows_previews_and_can_be_cancelled(opened: Watched, app
     page.get_by_text("Stopped.").wait_for()
     page.locator("#draw:not([disabled])").wait_for()
     assert page.locator("#cancel").count() == 0 or not page.locator("#cancel").is_visible()
-    assert draw(app)[0] == "complete"  # the next one's turn has come
+    next_is_drawn(app, kept)
 
 
-def test_closing_the_window_stops_the_drawing(app: Server, visit: Callable[..., Watched]) -> None:
+def test_closing_the_window_stops_the_drawing(app: Server, kept: Path, visit: Callable[..., Watched]) -> None:
     page = visit(app.address).page
     page.locator("#prompt textarea").wait_for()
     set_steps(page, LONG)
     ask_for(page, "a red circle")
     page.locator("img.preview").wait_for()
     page.close()
-    assert draw(app)[0] == "complete"
+    next_is_drawn(app, kept)
+
+
+def test_a_program_that_hangs_up_stops_its_drawing(app: Server, kept: Path) -> None:
+    call = f"{app.address}gradio_api/call/text_to_image"
+    data = [*(FIELDS | {"steps": int(LONG)}).values()]
+    event = httpx.post(call, json={"data": data}, timeout=SECONDS).json()["event_id"]
+    with httpx.stream("GET", f"{call}/{event}", timeout=SECONDS) as answer:
+        assert next(answer.iter_lines()) == "event: generating"  # it is being drawn, or waits for its turn
+    next_is_drawn(app, kept)
 
 
 def test_a_second_visitor_waits_and_hears_its_place(

@@ -13,25 +13,17 @@ from PIL import Image, PngImagePlugin
 
 from inference.pictures import open_picture
 from tests.pages.app_calls import ask_for, draw, file, finished, problem, unfold
-from tests.pages.app_material import noise_png, write_runs
+from tests.pages.app_material import noise_png
 from tests.pages.conftest import Server, Watched
 
 LIMIT_MB = 0.2
 
 
 @pytest.fixture(scope="module")
-def app(
-    tiny_runs: Path, tmp_path_factory: pytest.TempPathFactory, start_page: Callable[..., Server]
-) -> Server:
-    folder = tmp_path_factory.mktemp("app")
-    runs = write_runs(tiny_runs, folder / "runs")
-    return start_page(
-        "inference.app",
-        f"run={runs}",
-        f"weights={{image_encoder: {runs / 'image_encoder'}}}",
-        f"output={folder / 'kept'}",
-        "device=cpu",
-        f"upload_limit_mb={LIMIT_MB}",
+def app(start_app: Callable[..., Server], app_runs: Path) -> Server:
+    return start_app(
+        weights=f"{{image_encoder: {app_runs / 'image_encoder'}}}",
+        upload_limit_mb=LIMIT_MB,
     )
 
 

@@ -120,6 +120,19 @@ def test_who_leaves_stops_it(studio: Studio) -> None:
     assert isinstance(list(studio.draw([wish()], "you"))[-1], Done)
 
 
+def test_who_leaves_the_line_makes_room(studio: Studio) -> None:
+    first = studio.draw([wish(LONG)], "first")
+    until_drawing(first)
+    second, third = studio.draw([wish()], "second"), studio.draw([wish()], "third")
+    next(second)
+    next(third)
+    second.close()  # type: ignore[attr-defined]
+    assert next(third) == Waiting(1)
+    assert next(studio.draw([wish()], "fourth")) == Waiting(2)  # the line holds two
+    first.close()  # type: ignore[attr-defined]
+    assert isinstance(list(third)[-1], Done)
+
+
 def test_others_wait_their_turn_and_hear_their_place(studio: Studio) -> None:
     first = studio.draw([wish(LONG)], "first")
     until_drawing(first)
@@ -182,6 +195,8 @@ def test_closing_stops_what_is_drawn_and_what_waits(tiny_runs: Path, tmp_path: P
         with pytest.raises(Stopped):
             list(events)
     assert not studio._worker.is_alive()
+    with pytest.raises(Stopped):  # and who comes later does not wait for ever
+        next(studio.draw([wish()], "third"))
 
 
 def test_seconds_left_are_known_once_both_stages_were_timed(studio: Studio) -> None:

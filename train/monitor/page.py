@@ -95,14 +95,20 @@ def _refreshed(reader: Reader, names: Sequence[str], view: charts.View, before: 
             (run.name, run.written, len(run.table.steps), len(run.starts), run.problems) for run in runs
         ],
         "sheets": [(run.name, len(run.sheets)) for run in runs],
-        "known": known,
+        "known": sorted(known),  # which of them wrote last changes all the time
     }
     before = before or {}
     changed = any(now[key] != before.get(key) for key in ("view", "runs"))
     drawn = [_noise(runs, view), _curves(runs, view), _facts(runs)] if changed else [gr.skip()] * 3
     sheets = _sheet_list(runs) if now["sheets"] != before.get("sheets") else gr.skip()
-    choice = gr.skip() if known == before.get("known", known) else gr.Dropdown(known, visible=len(known) > 1)
+    choice = gr.skip() if now["known"] == before.get("known") else _choice(known, names, runs)
     return [facts.head(runs, time.time()), *drawn, sheets, choice, now]
+
+
+def _choice(known: Sequence[str], names: Sequence[str], runs: Sequence[Run]) -> gr.Dropdown:
+    """The runs there are now. Those that were chosen stay, unless one of them is no more."""
+    kept: dict[str, Any] = {} if set(names) <= set(known) else {"value": [run.name for run in runs]}
+    return gr.Dropdown(known, visible=len(known) > 1, **kept)
 
 
 def _noise(runs: Sequence[Run], view: charts.View) -> str:

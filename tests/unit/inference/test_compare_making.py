@@ -71,20 +71,30 @@ def test_another_comparison_in_the_folder_is_not_mixed_in(
     assert compare(tiny_runs, folder, prompts) == 0
     assert compare(tiny_runs, folder, prompts, "seed=1") == 2
     assert "holds another comparison" in capsys.readouterr().err
-    weights = folder / "a" / "weights.json"
-    weights.write_text(json.dumps({name: "0" for name in json.loads(weights.read_text())}))
+    assert compare(tiny_runs, folder, prompts, "guidance=2") == 2
+    assert "A: stage_c: not as when" in capsys.readouterr().err
+    assert compare(tiny_runs, folder, prompts, "batch_size=1") == 0  # which is no matter of pictures
+    note = folder / "a" / "made_with.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"weights": {"stage_c": "0"}}))
+    capsys.readouterr()
     assert compare(tiny_runs, folder, prompts) == 2
-    assert "A: the weights have changed" in capsys.readouterr().err
+    assert "A: weights: not as when" in capsys.readouterr().err
+    note.write_text("{")
+    assert compare(tiny_runs, folder, prompts) == 2
+    assert "made_with.json: damaged" in capsys.readouterr().err
 
 
 def test_a_folder_of_pictures_is_a_side(tiny_runs: Path, tmp_path: Path, prompts: str) -> None:
     other = tmp_path / "other"
     other.mkdir()
     Image.new("RGB", (20, 10), "red").save(other / "A Blue Square.jpg")
-    Image.new("RGB", (20, 10), "lime").save(other / "a-red-circle_0.webp", lossless=True)
+    lying = Image.Exif()
+    lying[0x0112] = 6  # a photo whose camera was turned by a quarter
+    Image.new("RGB", (20, 10), "lime").save(other / "a-red-circle_0.webp", lossless=True, exif=lying)
     folder = tmp_path / "out"
     assert compare(tiny_runs, folder, prompts, b=str(other)) == 0
-    assert Image.open(folder / "b" / "00000.png").getpixel((5, 5)) == (0, 255, 0)
+    upright = Image.open(folder / "b" / "00000.png")
+    assert upright.size == (10, 20) and upright.getpixel((5, 5)) == (0, 255, 0)
     assert Image.open(folder / "b" / "00001.png").getpixel((5, 5))[0] > 200
 
 
