@@ -226,6 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     keys = ("num_samples", "num_reconstructions", "batch_size", "fid_weights", "clip_model")
     try:
+        if options.out.suffix != ".json":  # what is there is written over
+            raise ValueError(f"--out: expected a name that ends in .json, found {options.out}")
         stages = {
             name: dict(read_setting(option, text) for text in texts)
             for name, option, texts in (

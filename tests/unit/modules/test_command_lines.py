@@ -32,7 +32,7 @@ MISTAKES: list[tuple[Callable[..., Any], list[str], list[str]]] = [
     (evaluate.main, ["--run", "a", "--dta", "b", "--out", "c"], ["--dta", "--data"]),
     (
         evaluate.main,
-        ["--run", "a", "--data", "b", "--out", "c", "--stage-c", "steps=[1"],
+        ["--run", "a", "--data", "b", "--out", "c.json", "--stage-c", "steps=[1"],
         ["--stage-c", "steps=[1"],
     ),
     (report.main, [], ["folder"]),
@@ -42,6 +42,11 @@ MISTAKES: list[tuple[Callable[..., Any], list[str], list[str]]] = [
     (estimate.main, ["--pictrues", "3"], ["--pictrues", "--pictures"]),
     (evaluate.main, ["--num-samples", "x"], ["--num-samples", "expected a whole number, found 'x'"]),
     (extract_lora.main, ["b", "t", "o", "--network", "stagec"], ["--network", "did you mean 'stage_c'"]),
+    (
+        evaluate.main,
+        ["--run", "a", "--data", "b", "--out", "c.safetensors"],
+        ["--out", ".json", "c.safetensors"],
+    ),
     (adapter_scores.main, ["lcn", "--run", "a", "--out", "b"], ["kind", "did you mean 'lcm'"]),
     (dataset_tools.main, ["pakc", "a", "b"], ["COMMAND: found 'pakc'; did you mean 'pack'?"]),
     (dataset_tools.main, ["shapes", "a", "--seed", "x"], ["expected a whole number, found 'x'"]),
