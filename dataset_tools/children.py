@@ -23,7 +23,7 @@ def start_method(platform: str = sys.platform) -> str:
 @contextmanager
 def held_back(names: Iterable[str]) -> Iterator[None]:
     """Signals of these names wait: here, and in processes started meanwhile until they ignore them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if sys.platform == "win32" or not hasattr(signal, "pthread_sigmask"):  # the former is for mypy
         yield
         return
     # Python starts it before the first process that is spawned, and lets signals through from then on.
@@ -43,7 +43,7 @@ def follow_parent(ignored: Iterable[str] = ("SIGINT",)) -> None:
     for name in ignored:
         if hasattr(signal, name):  # Windows has fewer
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-            if hasattr(signal, "pthread_sigmask"):
+            if sys.platform != "win32" and hasattr(signal, "pthread_sigmask"):
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, [getattr(signal, name)])
     parent = multiprocessing.parent_process()
     assert parent is not None  # this runs in a child

@@ -3,12 +3,12 @@
 import multiprocessing
 import pickle
 import queue
+import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
@@ -18,6 +18,11 @@ import torch
 import torch.multiprocessing  # lets tensors be sent as shared memory
 
 from dataset_tools.children import follow_parent, held_back, start_method
+
+if sys.platform == "win32":
+    from multiprocessing.connection import PipeConnection as Connection
+else:
+    from multiprocessing.connection import Connection
 
 Item_co = TypeVar("Item_co", covariant=True)
 Item = TypeVar("Item")

@@ -17,8 +17,6 @@ def choose_interface(meeting_point: str) -> None:
 
     By itself it takes that of the host's name, which on many machines is the loopback.
     """
-    if sys.platform != "linux":
-        return
     if name := interface_of(own_address(meeting_point)):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
@@ -35,12 +33,14 @@ def own_address(peer: str) -> str:
 
 def interface_of(address: str) -> str:
     """The interface with an IPv4 address; empty if there is none, or no way to ask."""
+    if sys.platform != "linux":
+        return ""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             request = struct.pack("256s", name.encode()[:15])
             try:
                 answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, request)
-            except OSError:  # it has none, or this is no Linux
+            except OSError:  # it has none
                 continue
             if socket.inet_ntoa(answer[20:24]) == address:
                 return name
