@@ -19,7 +19,7 @@ from pathlib import Path
 from modules.command_lines import Parser
 from scripts.released.choice import by_name, chosen
 from scripts.released.consent import NoConsentError, ask_consent, check_accepted
-from scripts.released.fetch import FetchError, fetch
+from scripts.released.fetch import FetchError, fetch, part_of, size_of
 from scripts.released.hub import Wanted, into_cache, wanted
 from scripts.released.progress import Bar
 from scripts.released.table import Released, amount, released
@@ -28,7 +28,7 @@ FAILURE, MISTAKE, INTERRUPTED = 1, 2, 130  # exit status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status. 1: something could not be had, the rest is there."""
+    """Run the command line; returns the exit status. 1: something could not be had; what came is there."""
     parser = options()
     given = parser.parse_args(arguments)
     try:
@@ -65,7 +65,7 @@ def options() -> Parser:
     add("--dry-run", action="store_true", help="say what would be fetched; needs no network")
     consent = "consent to a licence, for scripts"
     add("--accept-licence", action="append", default=[], metavar="NAME", help=consent)
-    add("--revision", help="of the hub's repositories, in the place of the table's")
+    add("--revision", help="at the hub, in the place of the table's; for files of one repository")
     return parser
 
 
@@ -119,13 +119,13 @@ def obtain_one(item: Wanted) -> None:
 
 
 def check_room(items: Sequence[Wanted]) -> None:
-    """Raise FetchError unless each file system has room for what goes there."""
+    """Raise FetchError unless each file system has room for what is still to come there."""
     needed: dict[int, int] = defaultdict(int)
     folders = {}
     for item in items:
         folder = next(parent for parent in item.target.absolute().parents if parent.exists())
         device = folder.stat().st_dev
-        needed[device] += item.size
+        needed[device] += max(0, item.size - size_of(part_of(item.remote, item.target)))
         folders[device] = folder
     for device, size in needed.items():
         free = shutil.disk_usage(folders[device]).free

@@ -37,6 +37,9 @@ def _ask(licence: Licence) -> None:
         raise NoConsentError(
             f"the licence wants your consent: read {licence.url}, then add --accept-licence {licence.key}"
         )
-    answer = input("Do you accept it? [y/N] ")
+    try:
+        answer = input("Do you accept it? [y/N] ")
+    except EOFError:  # Ctrl-D
+        answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise NoConsentError("the licence was not accepted; nothing was fetched")

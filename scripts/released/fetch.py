@@ -47,11 +47,11 @@ def fetch(
     turn out to be worthless. Raises FetchError.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{remote.sum.digits[:16]}.part")
-    on_bytes(_size(part))
+    part = part_of(remote, target)
+    on_bytes(size_of(part))
     failures = 0
     while True:
-        before = _size(part)
+        before = size_of(part)
         try:
             _go_on(remote, part, on_bytes)
             break
@@ -61,10 +61,10 @@ def fetch(
             problem = f"the server says {error.code}"
         except (OSError, HTTPException) as error:
             problem = str(error) or type(error).__name__
-        failures = 1 if _size(part) > before else failures + 1
+        failures = 1 if size_of(part) > before else failures + 1
         if failures == TRIES:
             raise FetchError(
-                f"{remote.url}: {problem}, {TRIES} times in a row; {_size(part)} bytes are kept, "
+                f"{remote.url}: {problem}, {TRIES} times in a row; {size_of(part)} bytes are kept, "
                 "the same command goes on"
             )
         wait(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1)))
@@ -85,7 +85,7 @@ def in_words(status: int, url: str) -> str:
 
 def _go_on(remote: Remote, part: Path, on_bytes: Callable[[int], None]) -> None:
     """Add the rest to what is there. Raises what urllib raises, and OSError for a connection that ends."""
-    there = _size(part)
+    there = size_of(part)
     if there == remote.size:
         return
     request = urllib.request.Request(remote.url, headers={"Accept-Encoding": "identity"})
@@ -137,5 +137,11 @@ def _name(part: Path, target: Path, remote: Remote) -> None:
     os.replace(part, target)
 
 
-def _size(path: Path) -> int:
+def part_of(remote: Remote, target: Path) -> Path:
+    """Where a file is kept until it is whole; another content of that name has another one."""
+    return target.with_name(f".{target.name}.{remote.sum.digits[:16]}.part")
+
+
+def size_of(path: Path) -> int:
+    """In bytes; 0 where there is nothing."""
     return path.stat().st_size if path.exists() else 0

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
@@ -134,6 +134,6 @@ def endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", constants._HF_DEFAULT_ENDPOINT).rstrip("/")
 
 
-def token() -> str | None:
-    """HF_TOKEN; nothing else that may lie on this machine is sent anywhere."""
-    return os.environ.get("HF_TOKEN") or None
+def token() -> str | Literal[False]:
+    """HF_TOKEN, or False: no other token that may lie on this machine is sent anywhere."""
+    return os.environ.get("HF_TOKEN") or False

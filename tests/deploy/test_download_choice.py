@@ -132,7 +132,8 @@ def test_mistakes_are_one_line(
     assert errors.count("\n") == 1
 
 
-def test_a_person_at_a_terminal_is_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", [b"n\n", b"\x04"], ids=["no", "Ctrl-D"])
+def test_a_person_at_a_terminal_is_asked(tmp_path: Path, answer: bytes) -> None:
     """A real terminal: no is no, and nothing was fetched."""
     pty = pytest.importorskip("pty")  # not on Windows
     mine, theirs = pty.openpty()
@@ -147,7 +148,7 @@ def test_a_person_at_a_terminal_is_asked(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    os.write(mine, b"n\n")
+    os.write(mine, answer)
     said, _ = process.communicate(timeout=900)
     assert process.returncode == 2
     assert "Do you accept it? [y/N]" in said

@@ -1,6 +1,7 @@
 """`python -m scripts.download_models` beside a hub on this machine; nothing outside is asked."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import get_token
 
 from scripts import download_models
-from scripts.released.fetch import FetchError, Remote, fetch
+from scripts.released.choice import by_name
+from scripts.released.fetch import FetchError, Remote, fetch, part_of
+from scripts.released.hub import Wanted
 from scripts.released.sums import Sum
 from tests.deploy.stand_in_hub import Hub, etag_of, serving
 
@@ -160,6 +164,28 @@ def test_the_token_goes_to_the_hub_alone(hub: Hub, monkeypatch: pytest.MonkeyPat
     assert download_models.main(["stage_a.safetensors", *CONSENT]) == 0
     sent = {path.split("/")[1]: secret for _, path, _, secret in hub.seen}
     assert sent == {"stabilityai": "Bearer hf_secret", "cdn": None}
+
+
+def test_a_token_that_is_saved_on_this_machine_stays_here(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("hf_saved")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "token"))
+    assert get_token() == "hf_saved"
+    assert download_models.main(["stage_a.safetensors", *CONSENT]) == 0
+    assert {secret for *_, secret in hub.seen} == {None}
+
+
+def test_what_is_here_of_a_file_needs_no_room(tmp_path: Path) -> None:
+    size = shutil.disk_usage(tmp_path).free + 10**9
+    remote, target = Remote("http://127.0.0.1:9/x", size, Sum("0")), tmp_path / "models" / "x"
+    item = Wanted(by_name("stage_a.safetensors"), remote, target)
+    with pytest.raises(FetchError, match="are to be fetched"):
+        download_models.check_room([item])
+    target.parent.mkdir()
+    with part_of(remote, target).open("wb") as part:
+        part.truncate(2 * 10**9)  # takes no room itself
+    download_models.check_room([item])
 
 
 def test_a_full_disk_is_found_before_anything_is_fetched(
