@@ -48,16 +48,18 @@ def python(*words: str | Path, until: str | None = None, quiet: bool = False) ->
             if until is not None and until in line and not ended:
                 ended = True
                 process.terminate()
+        status = process.wait()
     except BaseException:  # the cell was interrupted
         process.terminate()
         process.wait()
         raise
-    status = process.wait()
+    finally:
+        memory = peak.result()
     if status != 0 and not ended:
         if quiet:
             print(*said, sep="", end="")
         raise CommandError(f"the command ended with status {status}; what it said stands above")
-    print(f"{time.perf_counter() - started:.0f} s, memory at most {peak.result() / MIB:,.0f} MiB")
+    print(f"{time.perf_counter() - started:.0f} s, memory at most {memory / MIB:,.0f} MiB")
 
 
 class _Peak:

@@ -10,7 +10,7 @@ from typing import Any
 
 from modules.schema import one_line
 
-PROMPT = "prompt"  # the column or key that every table and JSON line has, in any case
+PROMPT = "prompt"  # the column (in capitals, too) of a table, and the key of a JSON object
 MOST_BYTES = 256 * 2**20  # of a file; it is read whole
 
 

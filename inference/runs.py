@@ -13,6 +13,7 @@ def read_metrics(run: str | Path) -> dict[str, list[float]]:
 
 
 def checkpoints_of(run: str | Path) -> dict[int, Path]:
-    """A run's checkpoints by their step, in order."""
+    """A run's checkpoints by their step, in order; those that were never finished have a longer name."""
     found = (Path(run) / "checkpoints").glob("step_*")
-    return dict(sorted((int(path.name.removeprefix("step_")), path) for path in found if path.is_dir()))
+    steps = {path.name.removeprefix("step_"): path for path in found}
+    return dict(sorted((int(step), path) for step, path in steps.items() if step.isdecimal()))

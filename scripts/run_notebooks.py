@@ -17,8 +17,10 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
+
+from modules.schema import one_line
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "inference"
@@ -54,6 +56,9 @@ def renew(path: Path) -> int:
         execute(notebook)
     except CellExecutionError as error:
         print(f"error: {path.name}: {failed_line(notebook)}{error.ename}: {error.evalue}", file=sys.stderr)
+        return FAILURE
+    except (CellTimeoutError, DeadKernelError) as error:
+        print(f"error: {path.name}: {one_line(error)}", file=sys.stderr)
         return FAILURE
     scrub(notebook)
     text = nbformat.writes(notebook) + "\n"

@@ -1,6 +1,7 @@
 """Commands that a notebook starts: what they say, how they end, what they took."""
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,11 @@ def test_quiet_says_only_what_was_typed_and_took(module: str, capsys: pytest.Cap
 def test_a_failure_is_raised_with_what_was_said_shown(
     module: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    threads = threading.active_count()
     with pytest.raises(CommandError, match="status 3"):
         python(module, "fail", quiet=True)
     assert "to the other stream" in capsys.readouterr().out
+    assert threading.active_count() == threads  # nothing goes on watching
 
 
 def test_until_ends_it_from_outside_and_is_no_failure(

@@ -23,7 +23,7 @@ def test_a_run_without_reports_has_no_columns(tmp_path: Path) -> None:
 
 
 def test_checkpoints_come_in_the_order_of_their_steps(tmp_path: Path) -> None:
-    for name in ("step_00000010", "step_00000002", "other"):
+    for name in ("step_00000010", "step_00000002", "step_00000020.unfinished", "other"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     (tmp_path / "checkpoints" / "latest").write_text("step_00000010")
     assert list(checkpoints_of(tmp_path)) == [2, 10]

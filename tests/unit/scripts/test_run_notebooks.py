@@ -69,6 +69,14 @@ def test_a_notebook_that_fails_is_left_as_it_was(tmp_path: Path, capsys: pytest.
     assert expected in capsys.readouterr().err
 
 
+def test_a_kernel_that_dies_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As when the machine has no memory left."""
+    path = tmp_path / "a.ipynb"
+    path.write_text(v4.writes(notebook("import os\nos._exit(1)")))
+    assert renew(path) == 1
+    assert capsys.readouterr().err == "error: a.ipynb: Kernel died\n"
+
+
 def test_an_unknown_name_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nonsense"]) == 2
     assert "no notebook 'nonsense'" in capsys.readouterr().err
