@@ -3,6 +3,7 @@
 import csv
 import getpass
 import json
+import os
 import re
 import shlex
 import socket
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from scripts.model_card import main
+from scripts.released.table import licences
 from tests.integration.recipe_cases import GDF, RECIPES, SAMPLING
 from train.config import config_from_plain
 from train.loop import run
@@ -109,6 +111,8 @@ def test_it_can_be_made_anew_after_an_evaluation(runs: Path, tmp_path: Path, cap
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert "| `prompts.right` | 0.25 |" in text and "settings.a" not in text
     assert "prompts.right" not in text_of(folder)
+    os.utime(folder / "report.json", (0, 0))  # as of an earlier training in this folder
+    assert "prompts.right" not in card(folder)
     (folder / "report.json").unlink()
     capsys.readouterr()
     assert main([str(tmp_path)]) == 2
@@ -127,6 +131,7 @@ def test_released_weights_and_their_licence_are_named(runs: Path, tmp_path: Path
     text = card(tmp_path)
     facts = yaml.safe_load(text.split("---\n")[1])
     assert facts["base_model"] == "stabilityai/stable-cascade" and facts["license"] == "other"
+    assert facts["license_link"] == licences()["stable-cascade-nc-community"].url
     assert "Non-Commercial Research Community License" in text and "`stage_c.safetensors`" in text
     assert (
         not {"somebody", "word", "token", "cat x"} & set(re.split(r"\W+", text)) and "mine, a command" in text

@@ -12,7 +12,15 @@ from train.checkpoints.files import write_text
 from train.reports.card_names import called, code, escaped
 from train.reports.card_run import Run, sources, table
 from train.reports.card_sections import course, data, figures, settings
-from train.reports.card_use import RELEASED_NAME, WRAPPERS, bases, commands, is_released, licence
+from train.reports.card_use import (
+    RELEASED_LICENCE_LINK,
+    RELEASED_NAME,
+    WRAPPERS,
+    bases,
+    commands,
+    is_released,
+    licence,
+)
 
 NAME = "README.md"
 
@@ -54,6 +62,7 @@ def front_matter(run: Run) -> str:
             "base_model": RELEASED_NAME,
             "license": "other",
             "license_name": "stable-cascade-nc-community",
+            "license_link": RELEASED_LICENCE_LINK,
         }
         said = "# license: that of the released weights; theirs stays"
     else:

@@ -1,6 +1,8 @@
 """The sections of a model card that are tables: data, settings, course, figures."""
 
 import json
+from datetime import datetime
+from pathlib import Path
 
 from train.reports.card_names import called, code, escaped
 from train.reports.card_run import Run, number, plain, sources, table
@@ -96,10 +98,13 @@ def skipped(name: str) -> bool:
 
 
 def evaluation(run: Run) -> list[tuple[str, str]]:
-    """The numbers of report.json, of the run or of the cascade that it is a stage of."""
+    """The numbers of report.json, of the run or of the cascade that it is a stage of.
+
+    One from before the end of the training is of other weights than these.
+    """
     of_cascade = [run.folder.parent / "report.json"] if run.recipe in STAGES else []
     for path in (run.folder / "report.json", *of_cascade):
-        if path.is_file():
+        if path.is_file() and is_later(path, run):
             report = json.loads(path.read_text(encoding="utf-8"))
             found = {k: v for k, v in report.items() if k not in ("settings", "seconds")}
             numbers = [
@@ -107,3 +112,9 @@ def evaluation(run: Run) -> list[tuple[str, str]]:
             ]
             return [(code(key), number(value)) for key, value in numbers[:MOST_FIGURES]]
     return []
+
+
+def is_later(path: Path, run: Run) -> bool:
+    """Whether a file was written after the run's last start ended."""
+    ended = run.last.get("ended")
+    return ended is None or path.stat().st_mtime >= datetime.fromisoformat(ended).timestamp()

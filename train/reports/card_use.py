@@ -12,6 +12,7 @@ RELEASED = (
 )
 RELEASED_NAME = "stabilityai/stable-cascade"
 RELEASED_LICENCE = "Stability AI Non-Commercial Research Community License Agreement"
+RELEASED_LICENCE_LINK = "https://huggingface.co/stabilityai/stable-cascade/blob/main/LICENSE"
 PROMPT = '"a red circle"'
 
 
