@@ -196,3 +196,26 @@ def test_a_new_run_in_the_folder_can_be_chosen(
     page.get_by_label("Runs").wait_for(timeout=SLOW_MS)
     choose(page, "second")
     page.locator(".m-head").nth(1).wait_for(timeout=SLOW_MS)
+    later = opened(visit, server).page  # whoever comes when it is there already
+    later.get_by_label("Runs").wait_for(timeout=SLOW_MS)
+    choose(later, "second")
+    later.locator(".m-head").nth(1).wait_for(timeout=SLOW_MS)
+
+
+def test_runs_begin_in_a_folder_that_was_not_there(
+    visit: Visit, start_page: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start_page("train.monitor", str(tmp_path / "sweep"), "refresh_s=0.5")
+    watched = opened(visit, server)
+    page = watched.page
+    page.get_by_text("nothing written yet").wait_for(timeout=SLOW_MS)
+    for name in ("first", "second"):
+        write_run(tmp_path / "sweep" / name, 3)
+    page.locator(".m-head", has_text="30 of").wait_for(timeout=SLOW_MS)
+    page.locator(".m-controls .token").wait_for(timeout=SLOW_MS)
+    shown = page.locator(".m-controls .token").inner_text().strip()
+    choose(page, "first" if shown == "second" else "second")
+    page.locator(".m-head").nth(1).wait_for(timeout=SLOW_MS)
+    tokens = page.locator(".m-controls .token").all_inner_texts()
+    assert sorted(map(str.strip, tokens)) == ["first", "second"]
+    assert (watched.errors, watched.outside) == ([], [])
