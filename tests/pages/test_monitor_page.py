@@ -79,14 +79,16 @@ def test_a_run_is_shown_with_values_under_the_pointer(visit: Visit, served: Serv
     assert (watched.errors, watched.outside) == ([], [])
 
 
-def test_sheets_go_by_the_slider_newest_first(visit: Visit, served: Server) -> None:
+def test_sheets_go_by_the_slider_newest_first(visit: Visit, served: Server, folder: Path) -> None:
     page = opened(visit, served).page
     page.get_by_text("step 300, newest").wait_for(timeout=SLOW_MS)
     assert sheet_colour(page) == [0, 0, 255]
     page.locator(".m-sheets input").press("ArrowLeft")
     page.get_by_text("step 200", exact=True).wait_for()
     page.wait_for_function("document.querySelector('.m-sheets img').alt.includes('after 200')")
-    page.wait_for_timeout(1500)  # it stays there while the page looks at the run again
+    write_sheet(folder / "fast", 400, "red")
+    page.locator(".m-sheets input[max='3']").wait_for(timeout=SLOW_MS)
+    page.get_by_text("step 200", exact=True).wait_for()  # it stays there while newer ones come
     assert sheet_colour(page) == [0, 255, 0]
 
 
