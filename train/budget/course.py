@@ -62,14 +62,19 @@ def course(config: Mapping[str, Any], each: Counted, assumed: Assumed) -> dict[s
     found = {
         "operations per picture": f"{each.operations / 1e12:.3g} T (forward {each.forward / 1e12:.3g} T,"
         f" backward {each.backward / 1e12:.3g} T; frozen helpers {each.frozen / 1e12:.2g} T)",
-        "pictures in all": f"{pictures / 1e6:.3g} M, {pictures / assumed.pictures:.2g} epochs of a data set"
-        f" of {assumed.pictures / 1e6:.3g} M (--pictures)",
+        "pictures in all": f"{many(pictures)}, {pictures / assumed.pictures:.3g} epochs of a data set"
+        f" of {many(assumed.pictures)} (--pictures)",
         "operations in all": f"{pictures * each.operations:.2e}",
         "step": f"{step_s:.3g} s for {per_step * assumed.gpus} pictures, {rate:.3g} pictures/s",
         "time": f"{hours:.3g} h = {hours / 24:.1f} days; {hours * assumed.gpus:.4g} {assumed.gpu.name}-hours",
         "cost": cost(hours * assumed.gpus, assumed),
     }
     return found | traffic(config, each, assumed, step_s) | data(config, rate, assumed)
+
+
+def many(pictures: float) -> str:
+    """A number of pictures, in millions where it is one of a large data set."""
+    return f"{pictures / 1e6:.3g} M" if pictures >= 1e6 else f"{pictures:,.0f}"
 
 
 def cost(gpu_hours: float, assumed: Assumed) -> str:
@@ -119,7 +124,7 @@ def storage(config: Mapping[str, Any], each: Counted, assumed: Assumed) -> dict[
     """Bytes of data sets and checkpoints."""
     alone, whole = latents_kb(config)
     pictures = size(assumed.pictures * assumed.picture_kb * 1e3)
-    found = {"pictures": f"{pictures}: {assumed.pictures / 1e6:.3g} M of {assumed.picture_kb:.0f} kB each"}
+    found = {"pictures": f"{pictures}: {many(assumed.pictures)} of {assumed.picture_kb:.0f} kB each"}
     if config.get("model", {}).get("stage_c"):
         found["precomputed instead"] = (
             f"{size(assumed.pictures * whole * 1e3)} ({whole:.0f} kB each, of which latents {alone:.0f} kB)"

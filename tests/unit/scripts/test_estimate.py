@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.estimating import advice, arguments, assume, estimate, main, settings
-from train.budget.course import Counted, course, storage
+from train.budget.course import Counted, course, many, storage
 from train.budget.gpus import GPUS, gpu
 
 ROOT = Path(__file__).parents[3]
@@ -37,6 +37,10 @@ def test_figures_follow_from_settings_and_assumptions(plain):
     assert found["traffic per GPU within its group"] == f"{8 * 1.030785 * 7 / 8 / seconds:.1f} GB/s"
     assert storage(plain, each, options)["checkpoint"].startswith("16.5 GB")
     assert "traffic per GPU within its group" not in course(plain, each, assumed())
+
+
+def test_pictures_are_counted_in_millions_only_where_there_are_as_many():
+    assert [many(pictures) for pictures in (26, 1280, 256e6)] == ["26", "1,280", "256 M"]
 
 
 def test_a_page_of_figures_of_a_small_run(capsys):
