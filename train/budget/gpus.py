@@ -83,9 +83,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) 
     """Operations per second in products of square matrices, the best of several."""
     side = 8192 if device.type == "cuda" else 1024
     a = torch.ones(side, side, device=device, dtype=dtype)
-    best, end = 0.0, time.monotonic() + seconds
     a @ a  # what is chosen and compiled at the first time
-    while time.monotonic() < end:
+    best, end = 0.0, time.monotonic() + seconds
+    while not best or time.monotonic() < end:  # once at least, however busy the machine
         _wait(device)
         began = time.perf_counter()
         a @ a
