@@ -1,4 +1,8 @@
-"""The predictor that Cog serves, with the inputs that hosted Stable Cascades are known by."""
+"""The predictor that Cog serves.
+
+Its inputs have the names of camenduru/stable-cascade on Replicate; defaults and bounds are those of
+jyoung105/stable-cascade there, except that up to 100 steps may be asked for and sides begin at 16 pixels.
+"""
 
 import os
 import random
