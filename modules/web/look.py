@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -13,6 +14,13 @@ HOUR, DAY = 3600, 86400  # seconds: how often uploads are looked through, and ho
 # From light to dark: a blue-green for what can be done, greys with a trace of it for all the rest.
 PINE = "#eef6f4 #d5e9e4 #abd3c9 #78b7a9 #479787 #2b7a6b #1f6357 #1b5048 #183f3a #153430 #0a1f1d"
 SLATE = "#f7f8f7 #eef0ef #dfe3e1 #c5cbc8 #949d99 #69736f #4d5653 #3a4240 #252b2a #191e1d #101413"
+ICON = (  # three pictures, each larger than the one before: the cascade
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="7"'
+    ' fill="#1b5048"/><rect x="6" y="6" width="6" height="6" rx="1.5" fill="#f5b041"/><rect x="10" y="11"'
+    ' width="9" height="9" rx="2" fill="#78b7a9"/><rect x="15" y="16" width="12" height="12" rx="2.5"'
+    ' fill="#eef6f4"/></svg>'
+)
+HEAD = f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{quote(ICON)}">'
 
 COLOURS = {  # a star: a shade of the theme, by name
     "body_background_fill": "*neutral_50",

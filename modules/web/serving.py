@@ -22,7 +22,7 @@ import gradio as gr
 
 from modules.schema import one_line
 from modules.web.bodies import BodyLimit
-from modules.web.look import CSS_FILE, theme
+from modules.web.look import CSS_FILE, HEAD, theme
 
 LOOPBACK = "127.0.0.1"
 MOST_FILES = 8  # of the largest size, in one request
@@ -69,6 +69,7 @@ def serve(
                 server_port=port,
                 root_path=root_path,
                 theme=theme(),
+                head=HEAD,
                 css=CSS_FILE.read_text(encoding="utf-8") + css,
                 max_file_size=limit,
                 inbrowser=open_browser,
