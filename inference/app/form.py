@@ -76,7 +76,7 @@ class Form:
                         gr.Markdown(NO_VARIATION, elem_classes="quiet")
                 else:
                     gr.Markdown("Paint over what is to be drawn anew; the rest stays.", elem_classes="quiet")
-                    self.fields.put(task, painter("Picture", height=420))
+                    self.fields.put(task, painter("Picture", height=420, elem_id="painter"))
             tab.select(None, None, self.task, js=f"() => '{task}'")
 
     def folds(self) -> None:

@@ -17,6 +17,7 @@ from tests.pages.app_material import noise_png
 from tests.pages.conftest import Server, Watched
 
 LIMIT_MB = 0.2
+BRUSH = "#painter button[aria-label='Brush Size']"  # there once a picture lies on the canvas
 
 
 @pytest.fixture(scope="module")
@@ -68,23 +69,32 @@ def test_a_picture_is_started_from(opened: Watched, app: Server, tmp_path: Path,
     assert opened.errors == []
 
 
+def open_painter(page: Any) -> None:
+    """Open the tab with the brush, and wait until pictures can be given to it."""
+    page.get_by_role("tab", name="Inpaint", exact=True).click()
+    page.locator("#painter canvas").first.wait_for()
+
+
+def paint(page: Any) -> None:
+    """Draw a line over the middle of the picture, once it lies still in its place."""
+    page.locator(BRUSH).wait_for()
+    canvas = page.locator("#painter canvas").first
+    before = b""
+    while (seen := canvas.screenshot()) != before:
+        before = seen
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y, steps=10)
+    page.mouse.up()
+
+
 def test_what_is_painted_over_is_drawn_anew(opened: Watched, app: Server, tmp_path: Path) -> None:
     page = opened.page
-    page.get_by_role("tab", name="Inpaint", exact=True).click()
-    page.locator("#tasks canvas").first.wait_for()
-    page.wait_for_timeout(2000)  # a picture that comes before the brush is ready is lost, which nothing tells
-    start_from(page, "Inpaint", noise_png())
-    canvas = page.locator("#tasks canvas").first
-    canvas.wait_for()
-    page.locator("#tasks button[aria-label='Brush Size']").wait_for()  # the picture lies on the canvas
-    box = canvas.bounding_box()
-    y = box["y"] + box["height"] / 2
-    page.wait_for_timeout(1000)  # until it has its place, which nothing tells
-    page.mouse.move(box["x"] + box["width"] / 2 - 40, y)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] / 2 + 40, y, steps=10)
-    page.mouse.up()
-    page.wait_for_timeout(1000)
+    open_painter(page)
+    upload(page, "#painter", "photo.png", noise_png())
+    paint(page)
     ask_for(page, "a red circle")
     made = facts(app, finished(page), tmp_path)
     assert made["task"] == "inpaint"
@@ -97,13 +107,23 @@ def test_what_is_painted_over_is_drawn_anew(opened: Watched, app: Server, tmp_pa
     assert opened.errors == []
 
 
+def test_a_picture_that_would_be_lost_is_not_taken(opened: Watched) -> None:
+    """The editor forgets what it is given before it has its canvas."""
+    page = opened.page
+    open_painter(page)
+    pointer = "getComputedStyle(document.querySelector('#painter')).pointerEvents"
+    assert page.evaluate(pointer) == "auto"
+    page.evaluate("document.querySelectorAll('#painter canvas').forEach((canvas) => canvas.remove())")
+    assert page.evaluate(pointer) == "none"
+
+
 def test_inpainting_needs_paint(opened: Watched) -> None:
     page = opened.page
-    page.get_by_role("tab", name="Inpaint", exact=True).click()
+    open_painter(page)
     ask_for(page, "a red circle")
     assert "upload the one to start from" in problem(page)
-    start_from(page, "Inpaint", noise_png())
-    page.locator("#tasks button[aria-label='Brush Size']").wait_for()
+    upload(page, "#painter", "photo.png", noise_png())
+    page.locator(BRUSH).wait_for()
     ask_for(page, "a red circle")
     page.get_by_text("paint over what is to be drawn anew").last.wait_for()
 
