@@ -53,9 +53,10 @@ def test_killed_processes_are_gone_on_with_by_others(
     tiny_runs: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two processes are killed while they draw, three go on: nothing twice, nothing lost, the same pixels."""
-    assert draw(tiny_runs, "output=alone") == 0
+    slow = "stage_c.steps=100"  # so that the kills come before the end
+    assert draw(tiny_runs, "output=alone", slow) == 0
     many = folder / "many"
-    settings = ["prompts_file=prompts.txt", "output=many", *FAST]
+    settings = ["prompts_file=prompts.txt", "output=many", *FAST, slow]
     processes = [start(tiny_runs, folder, [], *settings, **placed(rank, 2)) for rank in range(2)]
     until = time.monotonic() + 600
     while not list(many.glob("*.png")) and time.monotonic() < until:
@@ -73,7 +74,7 @@ def test_killed_processes_are_gone_on_with_by_others(
     for rank in range(3):
         for name, value in placed(rank, 3).items():
             monkeypatch.setenv(name, value)
-        assert draw(tiny_runs, "output=many") == 0
+        assert draw(tiny_runs, "output=many", slow) == 0
     assert pixels(many) == pixels(folder / "alone")
     others = {path.name for path in many.iterdir() if path.suffix != ".png"}
     assert others == {"manifest.jsonl", "settings.json"}

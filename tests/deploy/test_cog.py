@@ -126,8 +126,10 @@ def asked(url: str, content: Any = None, method: str | None = None) -> tuple[int
 
 
 def predicted(server: str, **changes: Any) -> Any:
-    status, answer = 409, None
-    while status == 409:  # the one before is being put away
+    until = time.monotonic() + LONG_S
+    status, answer = asked(f"{server}/predictions", {"input": SMALL | changes})
+    while status == 409 and time.monotonic() < until:  # the one before is being put away
+        time.sleep(0.05)
         status, answer = asked(f"{server}/predictions", {"input": SMALL | changes})
     assert status == 200, answer
     assert answer["status"] == "succeeded", answer
