@@ -17,11 +17,12 @@ from PIL import Image
 from tests.integration.launching import environment, launched
 from tests.integration.tiny_experiment import Call
 
-# What is left is what Python and libraries themselves use on Linux (uname by numpy, resource by psutil).
+# What is left is what Python and libraries themselves use on Linux (uname by numpy, resource by psutil,
+# sysconf by asyncio).
 TAKEN_AWAY = """
 import multiprocessing, os, signal, sys
 for name in ("fork", "forkpty", "getgid", "getegid", "killpg",
-             "sched_getaffinity", "sched_setaffinity", "sysconf", "getloadavg", "statvfs", "mkfifo", "nice",
+             "sched_getaffinity", "sched_setaffinity", "getloadavg", "statvfs", "mkfifo", "nice",
              "O_NONBLOCK", "O_NOFOLLOW", "O_DIRECTORY", "symlink", "setsid", "sync", "lockf"):
     if hasattr(os, name):
         delattr(os, name)
