@@ -47,4 +47,7 @@ def run(settings: AppSettings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    STATUS = main(sys.argv[1:])
+    from modules.web import leave  # slow to load, and loaded by now but for a mistake
+
+    leave(STATUS)

@@ -44,7 +44,7 @@ def build(folder: Path, plan: Plan) -> gr.Blocks:
         with gr.Column(elem_id="c-door") as door:
             gr.HTML(_welcome(plan), elem_classes="c-part", apply_default_css=False)
             with gr.Row(equal_height=True):
-                name = gr.Textbox(label="Your name", placeholder="to go on later where you stopped", scale=4)
+                name = gr.Textbox(label="Your name", placeholder="for going on later", scale=4)
                 begin = gr.Button("Begin", variant="primary", scale=1, min_width=120)
         with gr.Column(visible=False, elem_id="c-desk") as desk:
             view = gr.HTML("", elem_id="c-view", elem_classes="c-part", apply_default_css=False)

@@ -175,6 +175,7 @@ def test_on_a_phone_nothing_is_cut_off(app: Server, visit: Callable[..., Watched
     page = watched.page
     page.locator("#prompt textarea").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.get_by_role("tab").count() == 4  # none of them hidden behind three dots
     assert page.locator("#draw").bounding_box()["height"] >= 44  # as high as a thumb needs
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 20, 19)"
     ask_for(page, "a red circle")
