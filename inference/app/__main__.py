@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from inference.app.settings import AppSettings
 from modules.key_values import settings_from
+from modules.leaving import leave_at_once
 from modules.schema import one_line
 
 MISTAKE = 2  # exit status
@@ -47,7 +48,4 @@ def run(settings: AppSettings) -> int:
 
 
 if __name__ == "__main__":
-    STATUS = main(sys.argv[1:])
-    from modules.web import leave  # slow to load, and loaded by now but for a mistake
-
-    leave(STATUS)
+    leave_at_once(main(sys.argv[1:]))  # its worker may be drawing, or reading weights

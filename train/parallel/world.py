@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from modules.devices import best, present
+from modules.leaving import leave_at_once
 from modules.processes import place
 from modules.schema import ConfigError
 from train.config import ParallelConfig
@@ -148,6 +149,4 @@ def leave(status: int) -> NoReturn:
         _heartbeat.let_others_hear()
         atexit.unregister(dist.destroy_process_group)  # it waits for those who are gone
     atexit._run_exitfuncs()  # data workers, trackers and logs are closed as ever
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    leave_at_once(status)
