@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 # Read by gradio when a page is built and when it is launched.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -148,13 +148,3 @@ def until_interrupted() -> None:
         signal.signal(name, end)
     while not ended.wait(STAY_SECONDS):
         pass
-
-
-def leave(status: int) -> NoReturn:
-    """End the process with an exit status, although threads may be computing yet.
-
-    As Python takes itself down it stops such threads where they are; within PyTorch that aborts the process.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
