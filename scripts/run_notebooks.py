@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "inference"
 TAG = "parameters"  # of the one cell with settings
 TIME_LIMIT_S = 1800  # of a cell
+START_LIMIT_S = 600  # of a kernel, on a machine that is busy
 # The first cell of code in every notebook.
 START = """\
 import os
@@ -106,6 +107,7 @@ def execute(notebook: NotebookNode, folder: Path = FOLDER) -> NotebookNode:
     client = NotebookClient(
         notebook,
         timeout=TIME_LIMIT_S,
+        startup_timeout=START_LIMIT_S,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,

@@ -85,5 +85,6 @@ def test_is_run_by_a_test(path: Path) -> None:
 
 @pytest.mark.parametrize("folder", (".", "inference"))
 def test_the_first_cell_finds_the_project(folder: str) -> None:
-    script = f"{START}\nimport inference\nassert Path('configs/inference.yaml').is_file()"
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT / folder, check=True)
+    found = "from importlib.util import find_spec\nassert find_spec('inference')"
+    script = f"{START}\n{found}\nassert Path('configs/inference.yaml').is_file()"
+    subprocess.run([sys.executable, "-P", "-c", script], cwd=ROOT / folder, check=True)
