@@ -5,6 +5,7 @@ The real command lines are read, up to where the work would begin.
 
 import argparse
 import contextlib
+import functools
 import re
 import runpy
 import sys
@@ -39,6 +40,7 @@ class Read(Exception):
     """A command line was read to its end."""
 
 
+@functools.cache  # pages repeat one another, and Hydra takes a third of a second
 def check(command: str) -> None:
     """Raise AssertionError or ValueError, which say what is wrong, for a command that could not be meant."""
     parts = [word for word in words(command)]

@@ -4,14 +4,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image, ImageDraw
 
-from tests.guides.pages import ROOT, blocks
+from tests.guides.pages import ROOT, Block, blocks
 
 SOURCE = (
     *("benchmarks", "configs", "dataset_tools", "docs", "gdf", "inference", "modules", "scripts", "train"),
@@ -34,13 +36,27 @@ def run(command: list[str], folder: Path, timeout_s: float = 600) -> subprocess.
     )
 
 
-def run_page(page: Path, folder: Path) -> None:
-    """Run what is marked on a page, in its order; the first failure ends it."""
-    for block in blocks(page):
-        if block.runs:
-            done = run(block.command(), folder)
-            assert done.returncode == 0, f"{block}\n{block.text}\n{done.stdout}\n{done.stderr}"
-            assert "Traceback" not in done.stderr, f"{block}\n{done.stderr}"
+def run_page(page: Path, folder: Path, elsewhere: Collection[str] = ()) -> None:
+    """Run what is marked on a page, in its order; the first failure ends it.
+
+    elsewhere: blocks of Python that another page's test runs word for word; they are passed over.
+    """
+    marked = (block for block in blocks(page) if block.runs and block.text not in elsewhere)
+    for python, group in groupby(marked, lambda block: block.language == "python"):
+        together = list(group)
+        for command in [python_command(together)] if python else [block.command() for block in together]:
+            done = run(command, folder)
+            assert done.returncode == 0, f"{page}\n{command[-1]}\n{done.stdout}\n{done.stderr}"
+            assert "Traceback" not in done.stderr, f"{page}\n{command[-1]}\n{done.stderr}"
+
+
+def python_command(together: list[Block]) -> list[str]:
+    """One process for blocks of Python that follow one another: starting one takes longer than most of them.
+
+    Each has names of its own; a traceback tells its place on the page.
+    """
+    lines = [f"exec(compile({block.text!r}, {str(block)!r}, 'exec'), {{}})" for block in together]
+    return ["python", "-c", "\n".join(lines)]
 
 
 def write_photos(folder: Path) -> None:
@@ -66,13 +82,28 @@ def fresh_clone(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with outputs/tiny and outputs/demo, which hold every kind of network, hardly trained."""
-    folder = fresh_clone(tmp_path_factory.mktemp("trained") / "kaskade")
+    """A workspace with outputs/tiny and outputs/demo, which hold every kind of network, hardly trained.
+
+    One for all processes that share the tests; none of them changes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    place, done = base / "guides", base / "guides.done"
+    with FileLock(base / "guides.lock"):
+        if not done.exists():
+            shutil.rmtree(place, ignore_errors=True)  # of a process that failed
+            place.mkdir()
+            train_all(fresh_clone(place / "kaskade"))
+            done.touch()
+    return place / "kaskade"
+
+
+def train_all(folder: Path) -> None:
     maker = Path(__file__).with_name("make_runs.py").read_text()
     for command in (["-m", "dataset_tools", "pack", "photos", "data/mine"], ["-c", maker]):
         done = run([sys.executable, *command], folder)
         assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 @pytest.fixture

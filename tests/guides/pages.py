@@ -32,9 +32,7 @@ class Block:
     runs: bool
 
     def command(self) -> list[str]:
-        """What runs it: a shell that stops at the first failure, or Python."""
-        if self.language == "python":
-            return ["python", "-c", self.text]
+        """A shell that stops at the first failure."""
         return ["bash", "-e", "-o", "pipefail", "-c", self.text]
 
     def __str__(self) -> str:

@@ -71,6 +71,16 @@ def test_links_to_the_source_are_text_and_links_between_pages_stay(site: Path) -
     assert 'href="start.html"' in (site / "index.html").read_text(encoding="utf-8")
 
 
+def test_options_of_commands_are_not_parted_at_their_hyphens(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 800})
+    page.goto(f"{address}/from-scratch.html")
+    option = page.locator(".language-bash .whole", has_text="--mfu").first
+    assert option.inner_text() == "--mfu" and option.evaluate("span => span.getClientRects().length") == 1
+    assert (
+        "--mfu 0.3" in page.locator(".language-bash code").first.inner_text()
+    )  # what is copied is the command
+
+
 def test_pages_open_and_are_searched_with_no_other_machine(page: Page, address: str) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
