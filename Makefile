@@ -18,7 +18,7 @@ help:
 	@echo "make test        set up, run all tests but the heavy ones"
 	@echo "make test-quick  the quick part of the tests"
 	@echo "make bench       measure ours beside diffusers, peft and webdataset on the CPU (20 to 30 minutes; keep the machine quiet)"
-	@echo "make check       lint, format, spelling and types"
+	@echo "make check       lint, format, spelling and types (as on this system, and as on Windows)"
 	@echo "make setup       only the environment ($(VENV))"
 	@echo "make clean       remove the demo's output (not the environment)"
 
@@ -68,6 +68,7 @@ check: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 --cache-dir .mypy_cache/win32
 
 format: setup-dev
 	$(BIN)/ruff check --fix .

@@ -117,7 +117,7 @@ class DebiasedLossWeight(BaseLossWeight):
 
 @dataclass
 class SigmoidLossWeight(BaseLossWeight):
-    """sigmoid(s log-SNR) (Kingma & Gao 2023)."""
+    """sigmoid(s log-SNR); s = -1 falls with the log-SNR, as in Kingma & Gao 2023."""
 
     s: float = 1.0
 

@@ -18,7 +18,7 @@ class BaseSchedule(ABC):
     """log-SNR = ln(signal variance / noise variance) as a falling function of t in [0, 1].
 
     shift: the schedule of a picture of `shift` times the side, whose pixels share more of their noise:
-        log-SNR is lowered by 2 ln(shift) (Hoogeboom et al. 2023, "simple diffusion", eq. 8).
+        log-SNR is lowered by 2 ln(shift) (Hoogeboom et al. 2023, "simple diffusion").
     force_limits: keep every log-SNR within `limits` = (log-SNR at t = 1, at t = 0).
     limits_follow_shift: a shift given at the call moves the limits too. The published code leaves them
         where they are, which cuts the shifted schedule off at one end; False gives that.
