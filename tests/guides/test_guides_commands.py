@@ -35,6 +35,7 @@ def test_commands_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "sbatch --nodes=4 scripts/trainer.sbatch experiment=tiny/stage_a",
         "sbatch --nodes=4 scripts/train.sbatch experiment=tiny/stage_aa",
         "python -m inference stage_c.step=30",
+        "python -m inference.app run=outputs/demo prot=8000",
         "python -m dataset_tools pack photos/ data/mine --max-sise 3",
         "python -m dataset_tools pakc photos/ data/mine",
         "python -m scripts.estimate experiment=tiny/stage_aa --gpu h100",
