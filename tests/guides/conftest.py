@@ -26,7 +26,7 @@ Workspace = Callable[..., Path]
 def environment() -> dict[str, str]:
     """In which `python` and `torchrun` are those of these tests; one thread each, without a GPU."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return {**os.environ, **alone, "PATH": path, "PYTHONPATH": ""}
 
 
