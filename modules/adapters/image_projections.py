@@ -92,17 +92,17 @@ class ResamplerAttention(nn.Module):
         return self.to_out(mixed.transpose(1, 2).flatten(-2))
 
 
-class ResamplerLayer(nn.ModuleList):
+class ResamplerLayer(nn.Sequential):
     """Attention and a feed-forward part, each with its residual."""
 
     def __init__(self, c: int, nhead: int) -> None:
         wide = nn.Linear(c, 4 * c, bias=False)
         narrow = nn.Linear(4 * c, c, bias=False)
         super().__init__(
-            [ResamplerAttention(c, nhead), nn.Sequential(nn.LayerNorm(c), wide, nn.GELU(), narrow)]
+            ResamplerAttention(c, nhead), nn.Sequential(nn.LayerNorm(c), wide, nn.GELU(), narrow)
         )
 
-    def forward(self, patches: Tensor, queries: Tensor) -> Tensor:
+    def forward(self, patches: Tensor, queries: Tensor) -> Tensor:  # type: ignore[override]
         attention, feed_forward = self
         queries = queries + attention(patches, queries)
         return queries + feed_forward(queries)

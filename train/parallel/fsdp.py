@@ -1,5 +1,6 @@
 """Networks whose weights are shared out over processes (FSDP2): who holds what, in which number format."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch.utils._pytree import tree_map_only
 from modules.adapters.lora_layer import LoRALayer
 from modules.attention import Attention
 
+# Whether this PyTorch can gather some weights in another number format than the rest; 2.11 cannot.
+GATHERS_BF16 = "param_dtype_override_fn" in inspect.signature(MixedPrecisionPolicy).parameters
 PRODUCTS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, Attention)
 
 
@@ -20,9 +23,11 @@ def share_out(network: nn.Module, mesh: DeviceMesh, precision: str) -> None:
 
     Shards, their gradients and the reduction of these are fp32 where the weights are. With precision bf16 the
     weights of products are gathered in bf16, as autocast would cast them: half is sent, and the casts need
-    not be kept for the backward pass.
+    not be kept for the backward pass. Where PyTorch cannot do so all are gathered as they are, and autocast
+    casts them then.
     """
-    policy = bf16_policy(network) if precision == "bf16" else MixedPrecisionPolicy()
+    in_bf16 = precision == "bf16" and GATHERS_BF16
+    policy = bf16_policy(network) if in_bf16 else MixedPrecisionPolicy()
     _share_out(network, mesh=mesh, mp_policy=policy)
 
 
