@@ -30,7 +30,6 @@ def opened(app: Server, visit: Callable[..., Watched]) -> Watched:
 def set_steps(page, steps: str) -> None:
     unfold(page, "details")
     number = page.locator("#steps input[type=number]")
-    number.wait_for()
     number.fill(steps)
     number.press("Tab")
 
