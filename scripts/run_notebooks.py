@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from dataset_tools.progress import progress_bar
 from modules.schema import one_line
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,8 @@ def renew(path: Path) -> int:
     """Execute a notebook and save it with its outputs; returns the exit status. A failed one is not saved."""
     notebook = read(path)
     try:
-        execute(notebook)
+        with progress_bar(path.name, sum(cell.cell_type == "code" for cell in notebook.cells)) as advance:
+            execute(notebook, on_cell_complete=lambda **_: advance(1))
     except CellExecutionError as error:
         print(f"error: {path.name}: {failed_line(notebook)}{error.ename}: {error.evalue}", file=sys.stderr)
         return FAILURE
@@ -102,8 +104,11 @@ def with_parameters(notebook: NotebookNode, values: Mapping[str, Any]) -> Notebo
     return notebook
 
 
-def execute(notebook: NotebookNode, folder: Path = FOLDER) -> NotebookNode:
-    """Run all cells in a kernel of this Python that starts in a folder; CellExecutionError if one fails."""
+def execute(notebook: NotebookNode, folder: Path = FOLDER, **options: Any) -> NotebookNode:
+    """Run all cells in a kernel of this Python that starts in a folder; CellExecutionError if one fails.
+
+    options: of NotebookClient.
+    """
     client = NotebookClient(
         notebook,
         timeout=TIME_LIMIT_S,
@@ -111,6 +116,9 @@ def execute(notebook: NotebookNode, folder: Path = FOLDER) -> NotebookNode:
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
+        # Each kernel would warn that it talks by TCP on this machine, as all kernels do by default.
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        **options,
     )
     client.execute()
     return notebook

@@ -2,10 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from inference.app.events import Done, Event, Waiting
 from inference.app.words import Refused, Stopped, in_words
+
+PULSE_S = 2.0  # a follower hears something at least so often: only then it can be seen that it has gone
 
 
 class Job:
@@ -39,9 +42,12 @@ class Job:
             self.tell(in_words(error))
 
     def events(self) -> Iterator[Event]:
-        """What it tells, up to Done; of several that have come up meanwhile the last. Raises its failure."""
+        """What it tells, up to Done; of several that have come up meanwhile the last. Raises its failure.
+
+        Once it has told anything, that is said again whenever nothing new has come for PULSE_S seconds.
+        """
+        event = self._told.get()
         while True:
-            event = self._told.get()
             while not isinstance(event, Done | Exception):
                 try:
                     newer = self._told.get_nowait()
@@ -53,6 +59,8 @@ class Job:
             yield event
             if isinstance(event, Done):
                 return
+            with suppress(Empty):
+                event = self._told.get(timeout=PULSE_S)
 
 
 class Line:

@@ -1,6 +1,7 @@
 """The page in a real browser: drawing, stopping, the gallery, several visitors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -93,12 +94,30 @@ def test_closing_the_window_stops_the_drawing(app: Server, kept: Path, visit: Ca
 
 
 def test_a_program_that_hangs_up_stops_its_drawing(app: Server, kept: Path) -> None:
+    with asking(app):
+        pass
+    next_is_drawn(app, kept)
+
+
+def test_a_program_that_hangs_up_in_the_line_leaves_it(opened: Watched, app: Server, kept: Path) -> None:
+    with asking(app):
+        with asking(app):
+            ask_for(opened.page, "a blue square")
+            opened.page.get_by_text("Waiting: 2 before you").wait_for()
+        opened.page.get_by_text("Waiting: 1 before you").wait_for()
+    finished(opened.page)
+
+
+@contextmanager
+def asking(app: Server) -> Iterator[None]:
+    """A program that listens to its long drawing, or waits for its turn, and at the end hangs up."""
     call = f"{app.address}gradio_api/call/text_to_image"
     data = [*(FIELDS | {"steps": int(LONG)}).values()]
     event = httpx.post(call, json={"data": data}, timeout=SECONDS).json()["event_id"]
     with httpx.stream("GET", f"{call}/{event}", timeout=SECONDS) as answer:
-        assert next(answer.iter_lines()) == "event: generating"  # it is being drawn, or waits for its turn
-    next_is_drawn(app, kept)
+        lines = answer.iter_lines()  # which ends the call once nobody holds it
+        assert next(lines) == "event: generating"
+        yield
 
 
 def test_a_second_visitor_waits_and_hears_its_place(

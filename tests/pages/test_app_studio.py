@@ -149,6 +149,15 @@ def test_others_wait_their_turn_and_hear_their_place(studio: Studio) -> None:
     assert isinstance(list(third)[-1], Done)
 
 
+def test_who_waits_hears_from_time_to_time_that_it_still_does(studio: Studio) -> None:
+    first = studio.draw([wish(LONG)], "first")
+    until_drawing(first)
+    second = studio.draw([wish()], "second")
+    assert [next(second) for _ in range(3)] == [Waiting(1)] * 3
+    first.close()  # type: ignore[attr-defined]
+    assert isinstance(list(second)[-1], Done)
+
+
 def test_two_at_once_are_drawn_one_after_the_other(studio: Studio) -> None:
     ended: dict[str, object] = {}
 

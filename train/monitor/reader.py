@@ -29,9 +29,11 @@ class Reader:
             self._places = find_runs(self.folder)
         return list(self._places)
 
-    def run(self, name: str) -> Run:
-        """A run as it is now. Raises KeyError for a name that is none."""
-        folder = self._places[name]
+    def run(self, name: Any) -> Run | None:
+        """A run as it is now; None for whatever names none, or none any more."""
+        folder = self._places.get(name) if isinstance(name, str) else None
+        if folder is None:
+            return None
         now = stamp(folder)
         with self._lock:
             before = self._read.get(name)
@@ -41,13 +43,12 @@ class Reader:
 
     def chosen(self, names: Sequence[str]) -> list[Run]:
         """Those of these runs that there are."""
-        return [self.run(name) for name in names if name in self._places]
+        return [run for run in map(self.run, names) if run]
 
     def sheet(self, name: Any, step: Any) -> str:
         """A sample sheet as a data URI; empty when there is none, or no picture. Takes whatever is asked."""
-        if not isinstance(name, str) or name not in self._places:
-            return ""
-        path = next((sheet.path for sheet in self.run(name).sheets if sheet.step == step), None)
+        run = self.run(name)
+        path = next((sheet.path for sheet in run.sheets if sheet.step == step), None) if run else None
         try:
             data = path.read_bytes() if path else b""
         except OSError:

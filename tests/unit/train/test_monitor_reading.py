@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +120,20 @@ def test_a_reader_sees_what_is_new_and_reads_nothing_twice(tmp_path: Path) -> No
     first = reader.run(name)
     assert reader.run(name) is first
     write_metrics(tmp_path, 3)
-    assert len(reader.run(name).table.steps) == 3
+    assert (grown := reader.run(name)) and len(grown.table.steps) == 3
     write_sheet(tmp_path, 30, "blue")
-    assert [sheet.step for sheet in reader.run(name).sheets] == [30]
+    assert (grown := reader.run(name)) and [sheet.step for sheet in grown.sheets] == [30]
+
+
+def test_a_run_that_was_deleted_is_none_any_more(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name, 2)
+    reader = Reader(tmp_path)
+    assert [run.name for run in reader.chosen(["a", "b"])] == ["a", "b"]
+    shutil.rmtree(tmp_path / "a")
+    assert reader.names == ["b"]  # as another reader of the page may ask between two lines of this one
+    assert reader.run("a") is None
+    assert [run.name for run in reader.chosen(["a", "b"])] == ["b"]
 
 
 def test_a_reader_gives_out_sheets_of_its_runs_and_nothing_else(tmp_path: Path) -> None:
