@@ -5,8 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.dot_products import attend
+from modules.mixing import scaled_up
 
 KeysValues = tuple[Tensor, Tensor]
+# Down which fp16 goes for the last projection. Values are about 1: much further down they would lose digits.
+SCALE_IN_HALF = 16.0
 
 
 class PackedLinear(nn.Module):
@@ -73,6 +76,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """queries: [B, L, C]; tokens: [B, N, C]; image_tokens: [B, M, c_image]. Returns [B, L, C].
 
+        In fp16 the result is float32, and may be beyond fp16.
         projected: keys and values of further tokens, which `project` gave; `tokens` may be None then.
         """
         keys_values = projected if tokens is None else self.project(tokens)
@@ -85,4 +89,7 @@ class Attention(nn.Module):
         mixed = attend(q, k, v, self.dropout if self.training else 0.0)
         if self.image_attention is not None and image_tokens is not None:
             mixed = mixed + self.image_attention(q, image_tokens)
-        return self.out_proj(mixed.transpose(1, 2).flatten(-2))
+        mixed = mixed.transpose(1, 2).flatten(-2)
+        if mixed.dtype == torch.float16:
+            return scaled_up(self.out_proj, mixed / SCALE_IN_HALF, SCALE_IN_HALF)
+        return self.out_proj(mixed)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.attention import Attention, KeysValues
-from modules.mixing import ChannelMixer, channels_last_norm, narrowed, on_stream
+from modules.mixing import ChannelMixer, channels_last_norm, narrowed, on_stream, stream
 
 
 class Conditions(NamedTuple):
@@ -115,7 +115,8 @@ class TimestepBlock(Block):
 
     def forward(self, x: Tensor, cond: Conditions) -> Tensor:
         parts = cond.timestep.chunk(len(self.names), dim=1)
-        mapped = [getattr(self, name)(part) for name, part in zip(self.names, parts, strict=True)]
+        mappers = (getattr(self, name) for name in self.names)
+        mapped = [on_stream(mapper, stream(part)) for mapper, part in zip(mappers, parts, strict=True)]
         scale, shift = sum(mapped).to(x.dtype)[:, :, None, None].chunk(2, dim=1)  # [B, C, 1, 1]
         return torch.addcmul(shift, x, 1 + scale)
 

@@ -45,20 +45,15 @@ class ChannelMixer(nn.Sequential):
         if x.dtype != torch.float16:
             return super().forward(x)
         expand, activate, norm, drop, reduce = self
-        y = drop(norm(activate(expand(x)), down=HALF_SCALE))
-        # Through the layer itself, that adapters beside it count.
-        y = functional_call(reduce, {"bias": reduce.get_parameter("bias") / HALF_SCALE}, (y,))
-        return y.float() * HALF_SCALE
+        return scaled_up(reduce, drop(norm(activate(expand(x)), down=HALF_SCALE)), HALF_SCALE)
 
 
 class BehindNorm(nn.Sequential):
-    """A norm over channels, and layers that compute with what it gives in their own number format."""
+    """A norm over channels, and layers behind it; in fp16 both are on the stream, that nothing overflows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        norm, *layers = self
-        x = narrowed(norm(x), next(self.parameters()).dtype)
-        for layer in layers:
-            x = layer(x)
+        for layer in self:
+            x = on_stream(layer, x)
         return x
 
 
@@ -70,6 +65,13 @@ def stream(x: Tensor) -> Tensor:
 def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Normalised features of the stream in fp16, where the network computes in it."""
     return x.to(dtype) if dtype == torch.float16 else x
+
+
+def scaled_up(layer: nn.Module, x: Tensor, scale: float) -> Tensor:
+    """A linear layer's result for scale * x, computed in fp16 on the smaller scale of x; in float32."""
+    # Through the layer itself, that adapters beside it count.
+    y = functional_call(layer, {"bias": layer.get_parameter("bias") / scale}, (x,))
+    return y.float() * scale
 
 
 def on_stream(layer: nn.Module, x: Tensor) -> Tensor:
