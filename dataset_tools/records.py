@@ -153,8 +153,9 @@ def _caption(member: Content) -> str:
 
 def check_caption(text: str, where: str) -> None:
     """Raise UnusableError for a text that cannot be a caption. where: what holds it, for the message."""
-    if len(text) > MAX_CAPTION_BYTES:
-        reason = f"{where} has {len(text)} characters, more than {MAX_CAPTION_BYTES}"
+    num_bytes = len(text.encode(errors="surrogatepass"))  # as in a shard, where half characters are refused
+    if num_bytes > MAX_CAPTION_BYTES:
+        reason = f"{where} has {num_bytes} bytes, more than {MAX_CAPTION_BYTES}"
         raise UnusableError(Kind.LONG_CAPTION, reason)
     if "\0" in text or not is_unicode(text):
         raise UnusableError(Kind.ENCODING, f"{where} holds NUL or half characters")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_tools.kinds import Kind, UnusableError
-from dataset_tools.records import MAX_CAPTION_BYTES
+from dataset_tools.records import MAX_CAPTION_BYTES, check_caption
 
 TABLE_SUFFIXES = (".jsonl", ".csv")
 FILE_COLUMNS = ("file_name", "filename", "file", "path", "image")
@@ -40,8 +40,11 @@ class Table(NamedTuple):
 
 
 def name_key(name: str) -> str:
-    """Return the form in which names are compared: macOS stores accents apart, tables rarely do."""
-    return unicodedata.normalize("NFC", name)
+    """Return the form in which names are compared.
+
+    macOS stores accents apart, tables rarely do; tables that Windows wrote have backslashes.
+    """
+    return unicodedata.normalize("NFC", name).replace("\\", "/")
 
 
 def read_text_caption(path: Path) -> str:
@@ -56,8 +59,7 @@ def read_text_caption(path: Path) -> str:
     except UnicodeDecodeError as error:
         reason = f"the caption {path.name} is not UTF-8 text (byte {error.start})"
         raise UnusableError(Kind.ENCODING, reason) from error
-    if "\0" in text:
-        raise UnusableError(Kind.ENCODING, f"the caption {path.name} holds NUL characters")
+    check_caption(text, f"the caption {path.name}")  # UTF-16 may be longer as UTF-8
     return text
 
 
@@ -96,7 +98,7 @@ def read_table(path: Path, folder: str) -> Table:
         caption = _take(row, CAPTION_COLUMNS)
         if not isinstance(caption, str | None):
             raise ValueError(f"{path} line {line}: expected text as caption, found {caption!r}")
-        key = name_key(posixpath.normpath(posixpath.join(folder, name)))
+        key = posixpath.normpath(name_key(posixpath.join(folder, name)))
         if key in table.rows:
             table.repeated.append((key, f"{place} repeats {table.rows[key].place}"))
         else:
@@ -130,9 +132,12 @@ def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
+            header = reader.fieldnames or ()
+            if len(header) == 1 and re.search(r"[;\t]", header[0]):
+                raise ValueError(f"{path} line 1: expected columns with commas between, found {header[0]!r}")
             for row in reader:
                 if None in row or None in row.values():  # csv's mark for too many or too few fields
-                    expected = f"expected {len(reader.fieldnames or ())} fields as in the first line"
+                    expected = f"expected {len(header)} fields as in the first line"
                     raise ValueError(f"{path} line {reader.line_num}: {expected}, found another number")
                 filled = {column: text for column, text in row.items() if column and text}
                 yield reader.line_num, {column: _plain(column, text) for column, text in filled.items()}

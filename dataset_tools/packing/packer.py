@@ -184,7 +184,8 @@ def write_report(out: Path, left_out: Sequence[LeftOut]) -> None:
     writer.writerow(LeftOut._fields)
     writer.writerows(sorted(left_out))
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / REPORT_NAME, text.getvalue())
+    # A reason may name a file, and such a name may hold bytes that are no UTF-8.
+    write_whole(out / REPORT_NAME, text.getvalue().encode(errors="backslashreplace").decode())
 
 
 def _members(entry: Entry, picture: Prepared) -> dict[str, bytes]:

@@ -10,8 +10,15 @@ from typing import Any, NamedTuple
 
 from dataset_tools.images import SUFFIXES
 from dataset_tools.kinds import Kind, UnusableError
-from dataset_tools.packing.captions import Table, find_tables, name_key, read_table, read_text_caption
-from dataset_tools.records import MAX_JSON_BYTES, check_caption
+from dataset_tools.packing.captions import (
+    TABLE_SUFFIXES,
+    Table,
+    find_tables,
+    name_key,
+    read_table,
+    read_text_caption,
+)
+from dataset_tools.records import MAX_JSON_BYTES, check_caption, is_unicode
 from dataset_tools.tar_members import MAX_MEMBER_BYTES
 
 OWN_FACTS = ("width_px", "height_px", "source")
@@ -132,6 +139,10 @@ def _merged_table(root: Path, tables: list[str], captions: Path | None, left_out
     if captions:
         if not captions.is_file():
             raise FileNotFoundError(f"--captions {captions}: no such file")
+        if captions.suffix.lower() not in TABLE_SUFFIXES:
+            raise ValueError(
+                f"--captions {captions}: expected a name ending in {' or '.join(TABLE_SUFFIXES)}"
+            )
         sources = [(captions, "")]
     merged = Table({}, [])
     for path, folder in sources:
@@ -168,9 +179,23 @@ def _entry(root: Path, name: str, text: str | None, table: Table) -> Entry:
     if row and not text:
         check_caption(row.caption or "", row.place)
     facts = {key: value for key, value in row.facts.items() if key not in OWN_FACTS} if row else {}
-    if len(json.dumps(facts)) > MAX_JSON_BYTES // 2:  # the name of the source comes on top
-        raise UnusableError(Kind.HUGE_JSON, "its columns in the table are too long for a sample's json")
+    if row:
+        _check_facts(facts, row.place)
     return Entry(path, _printable(name), status.st_size, status.st_mtime_ns, caption, facts)
+
+
+def _check_facts(facts: dict[str, Any], place: str) -> None:
+    """Raise UnusableError for what training would not read from a sample's json. place: of the facts."""
+    try:
+        text = json.dumps(facts, ensure_ascii=False, allow_nan=False)
+    except RecursionError as error:
+        raise UnusableError(Kind.NESTED, f"{place} is nested too deeply") from error
+    except ValueError as error:  # the table reads NaN as no value, but knows no bounds
+        raise UnusableError(Kind.NOT_FINITE, f"{place} holds a number beyond all bounds") from error
+    if not is_unicode(text):
+        raise UnusableError(Kind.ENCODING, f"{place} holds half characters (lone surrogates)")
+    if len(text.encode()) > MAX_JSON_BYTES // 2:  # the name of the source comes on top
+        raise UnusableError(Kind.HUGE_JSON, f"the columns of {place} are too long for a sample's json")
 
 
 def _no_picture(name: str) -> tuple[Kind, str]:

@@ -85,6 +85,12 @@ def test_accents_match_however_they_are_composed(photos):
     assert entries(photos)["é.png"].caption == "E"
 
 
+def test_tables_of_windows_have_backslashes_and_its_line_ends(photos):
+    (photos / "metadata.csv").write_bytes('\ufefffile_name,text\r\nsub\\c.png,"C, ü"\r\n'.encode())
+    assert entries(photos)["sub/c.png"].caption == "C, ü"
+    assert not scan(photos, photos / "out").left_out
+
+
 def test_named_table_is_used_instead(photos, tmp_path):
     write_jsonl(photos / "metadata.jsonl", {"file_name": "a.png", "text": "A"})
     other = write_csv(tmp_path / "other.csv", ("image", "prompt"), ("./a.png", "B"))
@@ -98,6 +104,36 @@ def test_rows_without_a_picture_and_repeated_rows_are_reported(photos):
     assert "line 2" in left_out["gone.png"]
     assert "line 3 repeats metadata.jsonl line 1" in left_out["a.png"]
     assert entries(photos)["a.png"].caption == "a.png"
+
+
+@pytest.mark.parametrize("name", ["captions.txt", "captions.json"])
+def test_a_named_table_of_another_kind_is_refused(photos, tmp_path, name):
+    (tmp_path / name).write_text("a.png: A\n")
+    with pytest.raises(ValueError, match=r"--captions .*: expected a name ending in \.jsonl or \.csv"):
+        entries(photos, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ('"score": 1e999', "not_finite"),
+        ('"note": "\\ud800"', "encoding"),
+        ('"text": "\\ud800"', "encoding"),
+        (f'"note": "{"x" * 200_000}"', "huge_json"),
+        (f'"text": "{"漢" * 30_000}"', "long_caption"),
+    ],
+)
+def test_a_row_that_training_would_not_read_is_left_out_alone(photos, facts, kind):
+    rows = f'{{"file_name": "a.png", {facts}}}\n{{"file_name": "b.png", "text": "B"}}\n'
+    (photos / "metadata.jsonl").write_text(rows, encoding="utf-8")
+    assert [(row.file, row.kind) for row in scan(photos, photos / "out").left_out] == [("a.png", kind)]
+    assert entries(photos)["b.png"].caption == "B"
+
+
+def test_the_length_of_a_text_file_counts_as_it_is_stored(photos):
+    (photos / "a.txt").write_text("漢" * 30_000, encoding="utf-16")  # 60 kB, of UTF-8 90 kB
+    (row,) = scan(photos, photos / "out").left_out
+    assert (row.file, row.kind) == ("a.png", "long_caption")
 
 
 def test_columns_that_pack_fills_are_left_out(photos):
@@ -138,6 +174,7 @@ def test_unclear_choice_of_tables(names):
         ("t.jsonl", '{"file_name": "a.png", "text": 5}\n', "expected text"),
         ("t.jsonl", "\udcff\n", "line 1: not JSON"),
         ("t.csv", "name,text\na.png,x\n", "column file_name"),
+        ("t.csv", "file_name;text\na.png;one, two\n", "line 1: expected columns with commas between, found"),
         ("t.csv", "file_name,text\na.png\n", "line 2: expected 2 fields"),
         ("t.csv", "file_name,text\na.png,x,y\n", "line 2: expected 2 fields"),
         ("t.csv", 'file_name,text\na.png,"x\n', "after line 1: unexpected end"),

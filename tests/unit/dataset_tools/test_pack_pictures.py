@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import sys
 from io import BytesIO
 
+import pytest
 from PIL import Image
 
 from dataset_tools.images import open_image
@@ -68,6 +70,19 @@ def test_odd_names(tmp_path):
     assert found["img.v2.jpg"].caption == "two"
     assert found["img.v3.jpg"].caption is None
     assert found["日本/é.JPeG"].image_ext == "jpg"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_the_report_holds_reasons_that_name_files_whose_names_are_no_text(photos, tmp_path):
+    folder = os.fsencode(photos)
+    shutil.copy(photos / "p00.png", os.path.join(folder, b"caf\xe9.png"))
+    for name in (b"caf\xe9.txt", b"notes.\xe9"):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(b"caf\xe9")
+    assert pack(photos, tmp_path / "out") == 0
+    reasons = report(tmp_path / "out")
+    assert reasons.keys() == {"caf\\xe9.png", "notes.\\xe9"}
+    assert "caf\\udce9.txt is not UTF-8" in reasons["caf\\xe9.png"]
 
 
 def test_ending_follows_the_content(tmp_path):
