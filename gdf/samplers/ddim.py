@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gdf.samplers.base import Step, StochasticSampler
@@ -21,4 +22,8 @@ class DDIMSampler(StochasticSampler):
         if self.eta == 0:
             return 0.0
         a, b, a_next, b_next = step.scales()
-        return self.eta * (1 - (a * b_next / (a_next * b)) ** 2).clamp(min=0).sqrt()
+        ratio, next_ratio = a * b_next, a_next * b
+        # 0 / 0 where the schedule stays at a stretched end: the log-SNR does not change.
+        same = next_ratio == 0
+        kept = torch.where(same, 1.0, ratio / torch.where(same, 1.0, next_ratio))
+        return self.eta * (1 - kept**2).clamp(min=0).sqrt()

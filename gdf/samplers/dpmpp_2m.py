@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gdf.samplers.base import BaseSampler, Step, half_log_snr
+from gdf.tensors import divide_or_zero
 
 
 @dataclass
@@ -34,5 +35,5 @@ class DPMSolverPP2MSampler(BaseSampler):
         ratio = (a_next.log() - b_next.log() - half) / (2 * h_previous)
         # 0 / 0: the previous point was at the same log-SNR.
         ratio = ratio.nan_to_num(0.0, posinf=self.max_ratio).clamp(max=self.max_ratio)
-        # -a' (exp(-h) - 1) = a' - a b' / b
-        return constant + (a_next - a * b_next / b) * ratio * (step.now.x0 - step.previous.x0)
+        # -a' (exp(-h) - 1) = a' - a b' / b; without noise, at a stretched end, the ratio is 0 already.
+        return constant + (a_next - divide_or_zero(a * b_next, b)) * ratio * (step.now.x0 - step.previous.x0)

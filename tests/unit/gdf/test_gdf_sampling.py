@@ -86,6 +86,17 @@ def test_one_picture_known_for_sure_is_reached_by_every_sampler(sampler, scaler,
 
 
 @pytest.mark.parametrize("scaler", [gdf.VPScaler, gdf.LERPScaler])
+@every_sampler
+def test_steps_that_stay_at_a_stretched_end_leave_numbers(sampler, scaler):
+    made = process(gdf.EpsilonTarget, scaler, gdf.CosineSchedule(clamp_range=(0.1, 0.9)))
+    made.setup_limits()
+    log_snr = made.schedule(torch.linspace(1, 0, 31, dtype=torch.float64))
+    assert log_snr[0] == log_snr[2] and log_snr[-1] == log_snr[-3]
+    steps = sample(made, sampler=sampler, timesteps=30, dtype=torch.float64, cfg=None)
+    assert all(step.x.isfinite().all() for step in steps)
+
+
+@pytest.mark.parametrize("scaler", [gdf.VPScaler, gdf.LERPScaler])
 @pytest.mark.parametrize(
     "schedule", [gdf.CosineSchedule(), gdf.RectifiedFlowsSchedule((-9, 9)), gdf.EDMTrainSchedule()]
 )
