@@ -30,7 +30,7 @@ def feeds(
     """The next micro-batches of the stream (or the first one again and again), to its end if it has one."""
     batches: Iterator[Batch] = iter(stream)
     if repeat_batch:
-        batches = itertools.repeat({**next(batches), "share": 1.0})
+        batches = itertools.repeat(_first(stream, batches))
     is_exact = stream.is_exact and not repeat_batch
     while True:
         began = time.monotonic()
@@ -41,6 +41,14 @@ def feeds(
         if feed is None:
             return
         yield feed._replace(batches=[placed(batch, world.device, channels_last) for batch in feed.batches])
+
+
+def _first(stream: Stream, batches: Iterator[Batch]) -> Batch:
+    """The next batch of the stream, which stays where it was: a run that goes on finds the same one there."""
+    before = stream.state_dict()
+    batch = next(batches)
+    stream.load_state_dict(before | {"left_out": stream.state_dict()["left_out"]})
+    return {**batch, "share": 1.0}
 
 
 def _together(feed: Feed, stream: Stream, world: World) -> Feed | None:

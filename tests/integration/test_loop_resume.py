@@ -54,6 +54,20 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert_same_checkpoint(tmp_path / "parts" / name, tmp_path / "whole" / name)
 
 
+def test_a_batch_learnt_by_heart_stays_the_same_after_a_stop(plain_config, colour_recipe) -> None:
+    seen = []
+
+    class Watching(colour_recipe):
+        def loss(self, player, batch, rng):
+            seen.append(batch["keys"])
+            return super().loss(player, batch, rng)
+
+    for num_steps in (2, 4):
+        own = {"repeat_batch": True, "num_steps": num_steps}
+        run(config_from_plain(plain_config(run=own, data={"num_workers": 1})), Watching())
+    assert len(seen) == 4 and all(keys == seen[0] for keys in seen)
+
+
 def interrupt_after(step: int, config, colour_recipe) -> None:
     recipe = colour_recipe()
     after_step = recipe.after_step
