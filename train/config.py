@@ -71,6 +71,8 @@ class OptimConfig:
         """These settings with the player's differences."""
         own = self.players.get(player, {})
         where = f"optim.players.{player}"
+        if "players" in own:
+            raise ConfigError(f"{where}.players: expected settings of this player alone; leave it out")
         checked = asdict(from_plain(OptimConfig, own, where))
         return replace(self, **{key: checked[key] for key in own}, players={})
 
@@ -142,6 +144,11 @@ def check(config: Config) -> None:
             f"run.keep_every: expected a multiple of run.save_every ({run.save_every}),"
             f" found {run.keep_every}"
         )
+    if run.clip_norm == 0:
+        raise ConfigError(
+            "run.clip_norm: expected a norm above 0, or null to leave gradients as they are; found 0, with"
+            " which nothing would learn"
+        )
     _check_parallel(config.parallel)
     for name in (None, *optim.players):
         _check_optim(optim.of(name) if name else optim, config)
@@ -199,6 +206,8 @@ def _check_optim(optim: OptimConfig, config: Config) -> None:
             f"optim.warmup_steps: expected less than run.num_steps ({config.run.num_steps}) with"
             f" schedule cosine, found {optim.warmup_steps}"
         )
+    if max(optim.betas) >= 1 or min(optim.betas) < 0:
+        raise ConfigError(f"optim.betas: expected two numbers from 0 to below 1, found {list(optim.betas)}")
     if optim.fused_backward:
         _check_fused_backward(config.run)
     if optim.weights == "bf16_stochastic" and config.run.precision != "bf16":

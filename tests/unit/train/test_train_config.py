@@ -53,6 +53,12 @@ def test_groups_that_are_not_given_have_their_defaults() -> None:
             },
             r"optim\.weights: bf16_stochastic cannot .* parallel=hsdp; use fp32 or ddp",
         ),
+        ({"run": {"clip_norm": 0}}, r"run\.clip_norm: expected a norm above 0, or null .* found 0"),
+        ({"optim": {"betas": [0.9, 1.0]}}, r"optim\.betas: .* below 1, found \[0\.9, 1\.0\]"),
+        (
+            {"optim": {"players": {"model": {"players": {}}}}},
+            r"optim\.players\.model\.players: expected settings of this player alone",
+        ),
         ({"optim": {"fused_backward": True}}, r"run\.clip_norm: expected null with optim\.fused_backward"),
         (
             {"optim": {"fused_backward": True}, "run": {"clip_norm": None, "num_accum": 2}},
