@@ -1,6 +1,7 @@
 """What is stored with a run beside its results: the settings, the command, the versions."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from modules.schema import ConfigError, join
+from modules.schema import ConfigError, join, one_line
 from train.checkpoints.files import write_text
 
 PACKAGES = ("torch", "torchvision", "transformers", "safetensors", "hydra-core", "bitsandbytes")
@@ -54,18 +55,25 @@ class RunRecord:
         self._write()
 
     def end(self, facts: Mapping[str, Any]) -> None:
-        """Note that this start of the run ended, and with what."""
-        self.starts[-1] |= {"ended": _now(), **facts}
+        """Note that this start of the run ended, and with what; JSON has no word for what is not finite."""
+        told = {key: None if is_beyond(value) else value for key, value in facts.items()}
+        self.starts[-1] |= {"ended": _now(), **told}
         self._write()
 
     def changes(self) -> list[str]:
-        """The settings that differ from those of the last start, one line each."""
+        """The settings that differ from those of the last start, one line each.
+
+        Raises ConfigError when config.yaml cannot be read.
+        """
         path = self.folder / "config.yaml"
         if not path.exists():
             return []
-        before, now = (
-            dict(flat(plain)) for plain in (yaml.safe_load(path.read_text(encoding="utf-8")), self.settings)
-        )
+        try:
+            saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            reason = one_line(f"{type(error).__name__}: {error}")
+            raise ConfigError(f"{path}: not the settings of a run ({reason}); remove it to go on") from error
+        before, now = dict(flat(saved)), dict(flat(self.settings))
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         return [f"{key}: {before.get(key)} → {now.get(key)}" for key in keys]
 
@@ -92,6 +100,11 @@ def flat(plain: Any, where: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, join(where, key))
     else:
         yield where, list(plain) if isinstance(plain, tuple) else plain
+
+
+def is_beyond(value: Any) -> bool:
+    """Whether a value is NaN or infinite, as a loss may be."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def hardware(device: str) -> str:

@@ -1,6 +1,7 @@
 """A run's folder says with which settings, command and versions it was made."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,24 @@ def test_changes_are_named_by_their_whole_key(tmp_path: Path) -> None:
     first.begin(0, 1, "cpu")
     second = RunRecord(tmp_path, {"run": {"seed": 2, "dir": "a"}, "betas": (0.9, 0.99), "new": 1})
     assert second.changes() == ["run.seed: 1 → 2", "new: None → 1"]
+
+
+def test_a_loss_that_is_not_finite_leaves_a_record_that_any_json_reader_takes(tmp_path: Path) -> None:
+    record = RunRecord(tmp_path, {})
+    record.begin(0, 1, "cpu")
+    record.end({"loss": math.nan, "step": 3})
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    start = json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)["starts"][0]
+    assert start["loss"] is None and start["step"] == 3
+
+
+def test_damaged_settings_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("run: [1\nseed: 2")
+    with pytest.raises(ConfigError, match="config.yaml: not the settings of a run.*remove it"):
+        RunRecord(tmp_path, {}).changes()
 
 
 def test_flat_takes_lists_as_one_value() -> None:
