@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -13,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dataset_tools.shards import write_whole
 from dataset_tools.sources import MAX_BESIDE_BYTES, connect, is_remote, read_some
 from modules.schema import ConfigError, bounded, from_plain, join, nearest
 from modules.weights.tensors import tensor_bytes
@@ -110,19 +109,8 @@ def claim(folder: Path, facts: Facts, empty: Mapping[str, Tensor]) -> None:
         raise ValueError(f"{folder} holds {foreign[0].name}, which is not precomputed; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     if empty:
-        _write_file(folder / EMPTY_NAME, tensor_bytes(empty))
-    _write_file(folder / FACTS_NAME, json.dumps(asdict(facts), indent=1).encode() + b"\n")
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    """Under a temporary name of this process's own first, so that nobody reads half of it."""
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(unfinished, 0o644)  # as others that are written
-    os.replace(unfinished, path)
+        write_whole(folder / EMPTY_NAME, tensor_bytes(empty))
+    write_whole(folder / FACTS_NAME, json.dumps(asdict(facts), indent=1) + "\n")
 
 
 def read_beside(folder: str, name: str) -> bytes:

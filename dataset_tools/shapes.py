@@ -104,9 +104,9 @@ def main(args: argparse.Namespace) -> int:
     """Draw both splits, unless the folder holds them already."""
     if args.train is None:
         args.train = OBJECT_PICTURES if args.object else TRAINING_PICTURES
-    for name in ("train", "held_out"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, found {getattr(args, name)}")
+    for name, least in (("train", 1), ("held_out", 1), ("seed", 0)):
+        if (found := getattr(args, name)) < least:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, found {found}")
     settings = {"train": args.train, "held_out": args.held_out, "seed": args.seed}
     settings |= {"object": args.object} if args.object else {}
     if _is_drawn(args.out, settings):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -126,10 +127,14 @@ class ShardWriter:
         self._shard.add(key, members, (facts["width_px"], facts["height_px"]))
 
     def close(self) -> None:
-        """Finish the last shard and write the index."""
+        """Finish the last shard, remove those that a larger data set has left behind, and write the index."""
         if self._shard:
             self._infos.append(self._shard.finish())
             self._shard = None
+        number = len(self._infos)
+        while (older := self._folder / shard_name(number)).exists():  # training would read it
+            older.unlink()
+            number += 1
         write_index(self._folder, self._infos)
 
     def __enter__(self) -> Self:
@@ -159,13 +164,21 @@ def write_index(folder: Path, infos: Iterable[ShardInfo]) -> None:
     write_whole(folder / INDEX_NAME, json.dumps(totals)[:-1] + f', "shards": [\n{lines}\n]}}\n')
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that no reader sees half of it."""
-    with open(_temporary(path), "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(_temporary(path), path)
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name and rename it, so that no reader sees half of it.
+
+    Any number of processes may do so at once: each has a temporary name of its own, NAME.….tmp.
+    """
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(unfinished, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _temporary(path: Path) -> Path:

@@ -163,7 +163,8 @@ class Packer:
 
     def _remove_from(self, count: int) -> int:
         """Remove the shards of an earlier run that this one did not need, and half-written files."""
-        for path in self._out.glob("*.tmp"):
+        unfinished = ["[0-9]*.tar.tmp", f"{INDEX_NAME}*.tmp", f"{REPORT_NAME}*.tmp", f"{NOTES_NAME}/*.tmp"]
+        for path in [path for pattern in unfinished for path in self._out.glob(pattern)]:
             path.unlink()
         removed = 0
         for path in sorted((self._out / NOTES_NAME).glob("*.json")):

@@ -232,6 +232,17 @@ def test_shards_of_others_are_not_overwritten(photos, tmp_path, capsys):
     assert (out / "000000.tar").read_bytes() == b"precious"
 
 
+def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(photos, tmp_path):
+    out = tmp_path / "out"
+    pack(photos, out)
+    whole = contents(out)
+    left = ["000007.tar.tmp", "index.json.0a.tmp", "report.csv.0a.tmp", ".pack/000000.json.0a.tmp"]
+    for name in [*left, "mine.tmp"]:
+        (out / name).write_text("x")
+    assert pack(photos, out) == 0
+    assert contents(out) == whole | {"mine.tmp": b"x"}
+
+
 def test_help_names_all_commands(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from dataset_tools.__main__ import main
 from dataset_tools.records import read_samples
@@ -120,6 +121,10 @@ def test_command_draws_a_new_object_which_its_captions_call_by_a_token(tmp_path:
     assert "[pillar]" not in read_all(out / "train")[0].caption
 
 
-def test_impossible_count_is_one_line(tmp_path: Path, capsys) -> None:
-    assert main(["shapes", str(tmp_path / "data"), "--train", "0"]) == 2
-    assert "--train: expected at least 1, found 0" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "option, least, found", [("--train", 1, 0), ("--held-out", 1, -2), ("--seed", 0, -1)]
+)
+def test_impossible_numbers_are_one_line(tmp_path: Path, capsys, option: str, least: int, found: int) -> None:
+    assert main(["shapes", str(tmp_path / "data"), option, str(found)]) == 2
+    assert capsys.readouterr().err == f"error: {option}: expected at least {least}, found {found}\n"
+    assert not (tmp_path / "data").exists()
