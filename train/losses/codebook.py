@@ -82,6 +82,7 @@ class CodebookCare:
         # Ranks hold neighbouring rows of every micro-batch; this is the order of the global batch.
         by_rank = gather(self._candidates)
         candidates = torch.cat([rows.flatten(0, 1) for micro in zip(*by_rank, strict=True) for rows in micro])
+        candidates = candidates[candidates.isfinite().all(dim=1)]  # else a skipped step would end the run
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, step))
         chosen = torch.randperm(len(candidates), generator=generator)[: len(dead)]
         whole = full(codebook.detach()).clone()

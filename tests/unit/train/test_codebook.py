@@ -52,6 +52,16 @@ def test_unused_codes_move_onto_encoder_outputs_and_the_others_stay() -> None:
     assert care.metrics()["codebook_revived"] == (~used).sum()
 
 
+def test_no_code_moves_onto_what_is_not_finite() -> None:
+    """The loss of such a step is skipped; its codes would stay."""
+    care, codebook = CodebookCare(SIZE, window_steps=1, seed=0), torch.zeros(SIZE, 2)
+    indices, vectors = some_codes()
+    vectors[1:, 0] = float("nan")
+    observe(care, indices, vectors, 0)
+    care.after_step(0, codebook)
+    assert codebook.isfinite().all() and care.metrics()["codebook_revived"] > 0
+
+
 def test_nothing_moves_within_a_window() -> None:
     care, codebook = CodebookCare(SIZE, window_steps=3, seed=0), torch.zeros(SIZE, 2)
     indices, vectors = some_codes()
