@@ -167,11 +167,14 @@ def check_players(config: Config, recipe: Recipe, world: World) -> None:
 
 
 def set_arithmetic(config: Config, world: World) -> None:
-    """Threads on a CPU; on a GPU the tensor cores also for fp32 products, where bf16 is allowed anyway."""
+    """Threads on a CPU; on a GPU the tensor cores (TF32) also for fp32 products, convolutions among them,
+    where bf16 is allowed anyway."""
     if config.run.num_threads is not None:
         torch.set_num_threads(config.run.num_threads)
     if world.device.type == "cuda":
-        torch.set_float32_matmul_precision("high" if config.run.precision == "bf16" else "highest")
+        is_rounded = config.run.precision == "bf16"
+        torch.set_float32_matmul_precision("high" if is_rounded else "highest")
+        torch.backends.cudnn.allow_tf32 = is_rounded  # which PyTorch allows by itself, unlike for matrices
 
 
 def first_pictures(config: Config) -> Batch:

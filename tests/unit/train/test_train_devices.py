@@ -8,7 +8,8 @@ import torch
 from modules.schema import ConfigError
 from train.config import config_from_plain
 from train.device_limits import check_device, unable
-from train.parallel.world import device_kind
+from train.parallel.world import World, device_kind
+from train.session import set_arithmetic
 
 MAC = frozenset({"mps", "cpu"})
 MPS = torch.device("mps")
@@ -84,3 +85,17 @@ def test_bf16_where_a_device_has_none_is_one_line() -> None:
     assert line == "run.precision: found bf16, which mps does not have on this system; use fp32"
     assert not [*unable(config(run={"dir": "nowhere", "precision": "bf16"}), torch.device("cpu"))]
     assert not [*unable(config(), MPS)]
+
+
+@pytest.mark.parametrize(("precision", "is_rounded"), [("fp32", False), ("bf16", True)])
+def test_fp32_on_a_gpu_is_rounded_to_tf32_only_beside_bf16(precision: str, is_rounded: bool) -> None:
+    """Of matrices and of convolutions, which PyTorch rounds unless it is told not to."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        own = {"dir": "nowhere", "precision": precision}
+        set_arithmetic(config(run=own), World(0, 1, torch.device("cuda", 0)))
+        assert torch.backends.cudnn.allow_tf32 == is_rounded
+        assert (torch.get_float32_matmul_precision() == "high") == is_rounded
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
