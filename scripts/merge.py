@@ -78,9 +78,9 @@ def _shape(state: State, name: str) -> tuple[int, ...] | None:
     return state[name].shape if name in state else None
 
 
-def with_other(part: Part, other: Weighted) -> Part:
-    """The part mixed with the same network of another file."""
-    theirs = gather(other.path)
+def with_other(part: Part, other: Weighted, ema: bool) -> Part:
+    """The part mixed with the same network of another file; of a run's, the averaged one if `ema`."""
+    theirs = gather(other.path, ema)
     if part.name not in theirs:
         raise ValueError(f"{other.path}: expected the network {part.name}, found {', '.join(theirs)}")
     state = blended(part.state, theirs[part.name].state, other.weight)
@@ -89,16 +89,18 @@ def with_other(part: Part, other: Weighted) -> Part:
     )
 
 
-def with_lora(part: Part, lora: Weighted, state: LoRAState) -> Part:
-    """The part with a LoRA added to its weights."""
+def with_lora(part: Part, lora: Weighted, state: LoRAState, ema: bool) -> Part:
+    """The part with a LoRA added to its weights; ema: which of a run's it is."""
     if part.name == "text_encoder":
         assert part.origin
         network: nn.Module = TextEncoder(source=str(part.origin.parent)).model
+        # With what other LoRAs made of them, which is not in the file.
+        network.load_state_dict({name: tensor.read() for name, tensor in part.state.items()}, strict=False)
         LoRA.from_state(state, network, part="text_encoder").merge(network, lora.weight)
     else:
         network = filled(part)
         LoRA.from_state(state, network).merge(network, lora.weight)
-    facts = noted(part.facts, "lora", find_lora(lora.path), lora.weight)
+    facts = noted(part.facts, "lora", find_lora(lora.path, ema), lora.weight)
     return replace(part, state=lazy_state(network.state_dict()), facts=facts)
 
 
@@ -112,21 +114,22 @@ def noted(facts: Mapping[str, Any], kind: str, file: Path | None, weight: float)
 
 def merged(options: argparse.Namespace) -> dict[str, Part]:
     """The networks to write. ValueError for a LoRA of a network that is not among them."""
-    found = gather(options.base, ema=not options.no_ema)
-    loras = [(lora, read_lora(lora.path)) for lora in options.lora]
+    ema = not options.no_ema
+    found = gather(options.base, ema)
+    loras = [(lora, read_lora(lora.path, ema)) for lora in options.lora]
     for lora, state in loras:
         print(f"LoRA:    {lora.path}, for {state.facts['for']}, weight {lora.weight:g}")
     targets = [state.facts["for"] for _, state in loras] or [n for n in found if n not in ENCODERS][:1]
     parts = chosen(found, options.part or targets)
     for other in options.other:
-        mixed = {name: with_other(part, other) for name, part in parts.items() if name not in ENCODERS}
+        mixed = {name: with_other(part, other, ema) for name, part in parts.items() if name not in ENCODERS}
         parts = {**parts, **mixed}
     for lora, state in loras:
         held = {state.facts["for"]: state.parts["unet"] or state.numbered}
         held["text_encoder"] = state.parts["text_encoder"]
         for name, layers in held.items():
             if layers and name in parts:
-                parts[name] = with_lora(parts[name], lora, state)
+                parts[name] = with_lora(parts[name], lora, state, ema)
             elif layers:
                 print(f"left out: the {len(layers)} layers for {name}; --part {name} takes them")
         if tokens := [*state.tokens, *map("row {}".format, state.rows)]:

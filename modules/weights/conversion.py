@@ -33,7 +33,7 @@ def gather(path: str | Path, ema: bool = True) -> dict[str, Part]:
     found: dict[str, Part] = {}
     # An encoder's file without config or tokenizer is no use to a cascade, but can be converted.
     bare = {name: file for name in ENCODERS if (file := weights_in_folder(path, name))}
-    for name, place in (bare | contents(path)).items():
+    for name, place in (bare | contents(path, ema)).items():
         file = weights_in_folder(place, name) if place.is_dir() else place
         parts = read_parts(file, ema) if file else {}
         found |= {name: parts[name]} if name in parts else {}

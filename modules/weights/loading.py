@@ -45,10 +45,10 @@ def find_weights(path: str | Path, name: str, ema: bool = True) -> Path:
     return several.popitem()[1]
 
 
-def contents(path: str | Path) -> dict[str, Path]:
+def contents(path: str | Path, ema: bool = True) -> dict[str, Path]:
     """What a file or folder holds: the weight file of every network, the folder of every encoder, by name.
 
-    Encoders inside a checkpoint are left out: there is no tokenizer with them. {} if it holds nothing.
+    ema: as in `find_weights`. Encoders inside a checkpoint are left out: there is no tokenizer with them. {} if it holds nothing.
     """
     path = Path(path)
     if path.is_file():
@@ -59,7 +59,7 @@ def contents(path: str | Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in NETWORKS:
         with suppress(FileNotFoundError):
-            found[name] = find_weights(path, name)
+            found[name] = find_weights(path, name, ema)
     # Of several runs' encoders, Stage C's.
     around = [folder_around(found[stage]) for stage in ("stage_c", "stage_b") if stage in found]
     for name in ENCODERS:

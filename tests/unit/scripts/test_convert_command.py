@@ -41,6 +41,21 @@ def test_conversion_there_and_back(files: dict[str, Path], tmp_path: Path, capsy
     assert "found:   stage_c (" in printed and "float32" in printed
 
 
+@pytest.mark.parametrize("layout", ["a run", "runs"])
+def test_the_plain_weights_of_a_run_where_they_are_asked_for(
+    layout: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    weights = tmp_path / "runs" / "stage_c" / "weights"
+    weights.mkdir(parents=True)
+    shutil.copyfile(files["base"], weights / "stage_c.safetensors")
+    shutil.copyfile(files["other"], weights / "stage_c_ema.safetensors")
+    source = str(weights.parent if layout == "a run" else weights.parent.parent)
+    for name, options in (("base", ["--no-ema"]), ("other", [])):
+        out = tmp_path / f"{name}_again.safetensors"
+        assert convert_checkpoint.main([source, str(out), "--to", "official", *options]) == 0
+        assert_close(state(out), state(files[name]), tolerance=0)
+
+
 def test_a_folder_of_runs_with_a_lora_among_them_is_of_networks(
     files: dict[str, Path], tmp_path: Path, capsys: Any
 ) -> None:

@@ -74,36 +74,55 @@ def test_what_was_merged_can_be_extracted(files: dict[str, Path], tmp_path: Path
 def test_layers_of_the_text_encoder_are_merged_too(
     files: dict[str, Path], tmp_path: Path, capsys: Any
 ) -> None:
-    """Only where it is asked for: it is not there in a file of Stage C alone."""
+    """Those of every LoRA; only where it is asked for: it is not there in a file of Stage C alone."""
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     encoder = TextEncoder(config={**sizes, "projection_dim": 12}, words=["red"], max_length=8)
     encoder.save(tmp_path / "models" / "text_encoder")
     shutil.copy(files["base"], tmp_path / "models" / "stage_c.safetensors")
-    lora = LoRA.create(encoder.model, {"*q_proj": 2}, part="text_encoder")
-    for layer in lora.layers.values():
-        layer.lora_up.weight.data.normal_()
-    both = read_lora(files["lora"])
-    both.parts["text_encoder"].update(lora.to_state({}).parts["text_encoder"])
-    write_lora(tmp_path / "both.safetensors", both)
-    arguments = [
-        str(tmp_path / "models"),
-        str(tmp_path / "out"),
-        "--lora",
-        str(tmp_path / "both.safetensors"),
-    ]
-    assert merge.main([*arguments, "--part", "stage_c", "text_encoder"]) == 0
-    merged = TextEncoder(source=str(tmp_path / "out"))
-    lora.merge(encoder.model)
+    loras = {name: LoRA.create(encoder.model, {"*q_proj": 2}, part="text_encoder") for name in "ab"}
+    for name, lora in loras.items():
+        for layer in lora.layers.values():
+            layer.lora_up.weight.data.normal_()
+        both = read_lora(files["lora"])
+        both.parts["text_encoder"].update(lora.to_state({}).parts["text_encoder"])
+        write_lora(tmp_path / f"{name}.safetensors", both)
+    given = ["--lora", *(str(tmp_path / f"{name}.safetensors") for name in loras)]
+    models, out = str(tmp_path / "models"), tmp_path / "out"
+    assert merge.main([models, str(out), *given, "--part", "stage_c", "text_encoder"]) == 0
+    merged = TextEncoder(source=str(out))
+    for lora in loras.values():
+        lora.merge(encoder.model)
     assert torch.allclose(merged(["red"]).tokens, encoder(["red"]).tokens, atol=1e-5)
     capsys.readouterr()
-    alone = [arguments[0], str(tmp_path / "c.safetensors"), *arguments[2:]]
-    assert merge.main(alone) == 0
+    assert merge.main([models, str(tmp_path / "c.safetensors"), *given]) == 0
     assert (
         "left out: the 1 layers for text_encoder; --part text_encoder takes them" in capsys.readouterr().out
     )
-    assert_close(
-        state(tmp_path / "c.safetensors"), state(tmp_path / "out" / "stage_c.safetensors"), tolerance=0
+    assert_close(state(tmp_path / "c.safetensors"), state(out / "stage_c.safetensors"), tolerance=0)
+
+
+def test_the_plain_weights_of_every_run_are_merged_where_they_are_asked_for(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("base", "other", "lora"):
+        weights = tmp_path / name / "weights"
+        weights.mkdir(parents=True)
+        kind = "lora" if name == "lora" else "stage_c"
+        shutil.copy(files[name], weights / f"{kind}.safetensors")
+        averaged = files["second"] if name == "lora" else files["other" if name == "base" else "base"]
+        shutil.copy(averaged, weights / f"{kind}_ema.safetensors")
+    runs, out = (
+        {name: str(tmp_path / name) for name in ("base", "other", "lora")},
+        tmp_path / "plain.safetensors",
     )
+    given = ["--other", f"{runs['other']}:0.25", "--lora", runs["lora"]]
+    assert merge.main([runs["base"], str(out), *given, "--no-ema"]) == 0
+    files_out = tmp_path / "expected.safetensors"
+    given = ["--other", f"{files['other']}:0.25", "--lora", str(files["lora"])]
+    assert merge.main([str(files["base"]), str(files_out), *given]) == 0
+    assert_close(state(out), state(files_out), tolerance=0)
+    prints = [[entry["fingerprint"] for entry in read_header(file)["merged"]] for file in (out, files_out)]
+    assert prints[0] == prints[1]
 
 
 def test_extraction_says_what_it_leaves_out(files: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
