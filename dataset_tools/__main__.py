@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from dataset_tools import inspect, pack, precompute, shapes
+from dataset_tools.cache import CacheError
 from modules.command_lines import Parser
 from modules.schema import one_line
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     vars(args).setdefault("settings", []).extend(settings)  # argparse takes none behind an option
     try:
         return args.run(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, CacheError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ def parse_ratio(ratio: str | float) -> float:
     """Width over height of "3/4", "1.5" or 0.75. Raises ValueError for anything else or nothing positive."""
     try:
         value = float(Fraction(str(ratio)))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):  # divided by zero, or beyond all bounds
         value = 0.0
     if value <= 0:
         raise ValueError(f'data.aspect_ratios: {ratio!r} is no ratio width/height; write for instance "3/4"')

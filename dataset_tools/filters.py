@@ -26,6 +26,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "not_in": _is_not_in,
     "contains": operator.contains,
 }
+ORDERS = ("<", "<=", ">", ">=")
 OPS = (*COMPARISONS, "exists")
 
 
@@ -60,6 +61,10 @@ class Filter:
             raise ValueError(f"{where}: unknown op; did you mean {nearest!r}? Known: {' '.join(OPS)}")
         if self.op in ("in", "not_in") and not isinstance(self.value, list | tuple):
             raise ValueError(f"{where}: value must be a list, found {self.value!r}")
+        if self.op in ORDERS and (
+            isinstance(self.value, bool) or not isinstance(self.value, int | float | str)
+        ):
+            raise ValueError(f"{where}: value must be a number or text, found {self.value!r}")
         if self.op == "exists" and not isinstance(self.value, bool):
             raise ValueError(f"{where}: value must be true or false, found {self.value!r}")
 

@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the command. Raises ValueError or OSError for what the user must change."""
+    """Run the command. Raises ValueError, OSError or CacheError for what the user must change."""
     buckets = Buckets(args.image_size**2, args.ratios, args.multiple)
-    shards = expand(args.shards)
+    shards = expand(args.shards, "SHARDS")
     if args.plot:
         _check_plot(args.plot)
     num_workers = min(args.workers, len(shards)) if len(shards) > 1 else 0

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the command. Raises ValueError or OSError for what the user must change."""
+    """Run the command. Raises ValueError, OSError or CacheError for what the user must change."""
     settings = read_settings(args.config, args.settings, args.skip)
     shards = expand(args.source, "SRC", settings.data.allow_commands)
     from dataset_tools.precomputing.networks import Networks  # transformers is slow to import

@@ -61,7 +61,7 @@ def expand_braces(text: str) -> list[str]:
 
 def _each_of_braces(text: str) -> Iterator[str]:
     """Innermost braces first; nested ones yield some texts more than once."""
-    match = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", text)
+    match = re.search(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}", text)
     if match is None:
         yield text
         return

@@ -5,12 +5,12 @@ from contextlib import closing
 from typing import NamedTuple
 
 from dataset_tools.fetch import ShardReader
-from dataset_tools.images import MAX_MEGAPIXELS, open_image, read_header
+from dataset_tools.images import MAX_MEGAPIXELS, check_size, open_image, read_header
 from dataset_tools.inspecting.duplicates import SIGNATURE_BYTES, signature
 from dataset_tools.kinds import Kind, UnusableError
 from dataset_tools.records import Broken, Sample, claimed_size, read_samples
 from dataset_tools.sources import one_line
-from dataset_tools.tar_members import LATENTS
+from dataset_tools.tar_members import LATENTS, MAX_MEMBER_BYTES
 
 
 class Picture(NamedTuple):
@@ -37,7 +37,10 @@ class ShardSurvey(NamedTuple):
 
 
 def survey_shard(shard: str, max_megapixels: float = MAX_MEGAPIXELS) -> ShardSurvey:
-    """Read and decode all of a shard, a path or URL. Never raises for what is wrong with it."""
+    """Read and decode all of a shard, a path or URL.
+
+    Never raises for what is wrong with it; CacheError when there is no room for a copy of it.
+    """
     survey = ShardSurvey([], [])
     with closing(ShardReader()) as reader:
         try:
@@ -81,6 +84,7 @@ def _look_at_latents(sample: Sample, max_megapixels: float) -> Picture:
     data, claimed = sample.image_bytes, claimed_size(sample.facts)
     if claimed is None:
         raise UnusableError(Kind.LATENTS, "the json does not say the size of the picture")
+    check_size(*claimed, MAX_MEMBER_BYTES, max_megapixels)  # as training does, though nothing is decoded
     check_member(sample.shard, data)
     return Picture(
         shard=sample.shard,

@@ -133,11 +133,12 @@ class Precomputer:
             info = ShardInfo(**values["info"])
             skipped = [Skipped(KINDS[kind], *rest) for kind, *rest in values["skipped"]]
             note = Note(values["source"], info, skipped)
+            is_of_source = note.source == self._source(shard)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         path = self.out / _name(shard)
         whole = not info.samples or (path.is_file() and path.stat().st_size == info.bytes)
-        return note if whole and note.source == self._source(shard) else None
+        return note if whole and is_of_source else None
 
     def _source(self, shard: str) -> list[Any]:
         if is_remote(shard):

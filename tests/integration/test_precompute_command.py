@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,9 +97,26 @@ def test_broken_pictures_are_left_out_and_counted(made: Made, tmp_path: Path, ca
     assert stream.latents is not None and next(iter(stream))["latents"].shape[0] == 4
 
 
+def test_a_shard_that_has_gone_is_named_and_the_others_are_made(made: Made, tmp_path: Path, capsys) -> None:
+    shards, out = tmp_path / "shards", tmp_path / "out"
+    shutil.copytree(made.shards, shards)
+    settings = made.settings("stage_c", shards)
+    assert precompute(settings, out) == 0
+    (shards / "000000.tar").rename(tmp_path / "gone.tar")
+    (out / "000001.tar").unlink()
+    settings["data"]["shards"] = f"{shards}/{{000000..000002}}.tar"
+    capsys.readouterr()
+    assert precompute(settings, out) == 1
+    gone, made_anew = capsys.readouterr().out.splitlines()
+    assert gone.startswith(f"{shards}/000000.tar: skipped, run again to try it again: ")
+    assert made_anew.startswith("000001.tar: 8 samples, ")
+
+
 def test_inspect_says_what_latents_were_made_of(made: Made, tmp_path: Path, capsys) -> None:
     folder = made.latents("stage_c", "--compress", "--batch-size", "3")
     capsys.readouterr()
     assert main(["inspect", str(folder), "--json", "--workers", "0"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["samples"] == 24 and not found["broken"]
+    assert main(["inspect", str(folder), "--json", "--workers", "0", "--max-megapixels", "0.0001"]) == 0
+    assert json.loads(capsys.readouterr().out)["broken_kinds"] == {"huge": 24}

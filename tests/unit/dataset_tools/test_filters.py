@@ -56,6 +56,9 @@ def test_a_fact_of_another_type_is_not_accepted_and_raises_nothing():
         (Filter("a", "=>", 1), r"op: '=>'}: unknown op; did you mean '[<>=]+'\? Known: == != <"),
         (Filter("a", "notin", [1]), "did you mean 'not_in'"),
         (Filter("a", "in", "abc"), "value must be a list, found 'abc'"),
+        (Filter("a", ">="), "value must be a number or text, found None"),
+        (Filter("a", "<", [1]), "value must be a number or text, found"),
+        (Filter("a", ">", True), "value must be a number or text, found True"),
         (Filter("a", "exists"), "value must be true or false, found None"),
     ],
 )

@@ -162,6 +162,18 @@ def test_plot_is_drawn(shards, tmp_path, capsys):
     assert ((pixels == (76, 114, 176)).all(-1)).sum() > 1000  # there are bars
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_room_for_copies_of_remote_shards_is_one_line(tmp_path, capsys, monkeypatch, workers):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for name in "ab":
+        write(tmp_path / name, [("k", encode(photo(1)), "png", "x", (160, 120))])
+    shards = [f"local://{tmp_path}/{name}/000000.tar" for name in "ab"]
+    assert main(["inspect", *shards, "--workers", str(workers)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: data.cache_dir: ") and error.count("\n") == 1
+
+
 def test_workers_find_the_same(shards, capsys):
     alone = findings(capsys, shards)
     main(["inspect", str(shards), "--workers", "2", "--json"])
@@ -171,7 +183,7 @@ def test_workers_find_the_same(shards, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["missing.tar"], "no .tar"),
+        (["missing.tar"], "SHARDS: no .tar at missing.tar"),
         (["{shards}", "--plot", "missing/plot.png"], "no such folder"),
         (["{shards}", "--plot", "plot.xyz"], "--plot"),
         (["{shards}", "--ratios", "x"], "ratio"),

@@ -16,6 +16,7 @@ from dataset_tools.sources import expand, expand_braces
         ("{a,b}/{0..1}", ["a/0", "a/1", "b/0", "b/1"]),
         ("x{a,{1..2}}", ["xa", "x1", "x2"]),
         ("odd{name}.tar", ["odd{name}.tar"]),
+        ("odd{a..c}.tar", ["odd{a..c}.tar"]),
     ],
 )
 def test_braces(text, expanded):
