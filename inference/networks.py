@@ -54,7 +54,7 @@ class Networks:
             raise FileNotFoundError(f"run: the folder {run} does not exist")
         self.run, self.weights, self.ema = run, weights, ema
         self.device, self.dtype_name = device, dtype
-        self.keeping = Keeping(device, DTYPES[dtype], offload, per_network(quantize), compile)
+        self.keeping = Keeping(device, DTYPES[dtype], offload, per_network(quantize), compile, ema)
         self._paths: dict[str, Path] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._fingerprints: dict[Path, str] = {}

@@ -45,7 +45,8 @@ class Keeping:
     are in use, in the CPU's memory otherwise (of a CPU: in their files); "block": the same, and of Stage B
     and Stage C only the block that computes. quantize: few bits for the linear layers of these networks.
     compile: the blocks of Stage C and Stage B, not with "block"; the first picture takes minutes longer.
-    "graphs": both networks whole, which a GPU replays as CUDA graphs; not with offloading.
+    "graphs": both networks whole, which a GPU replays as CUDA graphs; not with offloading. ema: of a file
+    with plain and averaged weights, the averaged ones.
     ValueError for what does not exist or cannot be had here.
     """
 
@@ -54,6 +55,7 @@ class Keeping:
     offload: Offload = "none"
     quantize: Mapping[str, Format] = field(default_factory=dict)
     compile: Compile = False
+    ema: bool = True
 
     def __post_init__(self) -> None:
         if self.offload not in get_args(Offload):
@@ -97,7 +99,7 @@ class Keeping:
     def _read(self, name: str, source: str) -> tuple[nn.Module, Offloaded | None]:
         kind, dtype = self.quantize.get(name), self.number_format(name)
         if self.offload == "none" and kind is None and name not in ENCODERS:
-            return frozen(load_network(source, name, device=self.device, dtype=dtype)), None
+            return frozen(load_network(source, name, device=self.device, dtype=dtype, ema=self.ema)), None
         network, state = self._built(name, source)
         if kind is not None:
             self._fill_quantised(network, state, kind)
@@ -118,7 +120,7 @@ class Keeping:
         if file.suffix == IMAGENET:
             network = frozen(load_network(file, name, dtype=dtype))
             return network, lazy_state(network.state_dict())
-        part = pick_part(file, name)
+        part = pick_part(file, name, self.ema)
         network = frozen(skeleton(part))
         check_tensors(part.origin or name, network.state_dict(), part.state)
         return network, {key: tensor.to(dtype) for key, tensor in part.state.items()}

@@ -14,6 +14,7 @@ from gdf import SAMPLERS
 from inference import TASKS, Cascade, Picture, Request, StageSettings, Step
 from inference.originals import originals
 from inference.rng import stage_generator
+from modules.weights import load_network
 
 FAST = {"stage_c": StageSettings(steps=2), "stage_b": StageSettings(steps=2)}
 
@@ -159,6 +160,21 @@ def test_averaged_weights_unless_told_otherwise(cascade: Cascade, tiny_runs: Pat
     assert plain.networks.path("stage_c").name == "stage_c.safetensors"
     assert cascade.networks.path("stage_c").name == "stage_c_ema.safetensors"
     assert differ(plain.generate("a", **FAST)[0], cascade.generate("a", **FAST)[0])
+
+
+@pytest.mark.parametrize("offload", ["none", "stage"])
+def test_averaged_weights_inside_of_a_file_unless_told_otherwise(
+    offload: Any, tiny_runs: Path, tmp_path: Path
+) -> None:
+    state = load_network(tiny_runs / "previewer", "previewer").state_dict()
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    torch.save({"model": state, "ema": zeros}, tmp_path / "previewer.ckpt")
+    for ema in (True, False):
+        cascade = Cascade.load(
+            device="cpu", ema=ema, offload=offload, previewer=str(tmp_path / "previewer.ckpt")
+        )
+        with cascade.networks.use("previewer") as network:
+            assert network.blocks[0].weight.any() == (not ema)
 
 
 def test_single_files_take_the_place_of_a_run(cascade: Cascade, tiny_runs: Path) -> None:
