@@ -43,7 +43,10 @@ def is_component(folder: Path) -> bool:
 
 
 def component_weights(folder: Path) -> Path | None:
-    """The weights in a component's folder: rather the full ones than a variant, one file than several."""
+    """The weights in a component's folder.
+
+    Rather the full ones than a variant, one file than several, safetensors than a pickle.
+    """
     files = [
         file
         for stem in WEIGHT_STEMS
@@ -51,7 +54,12 @@ def component_weights(folder: Path) -> Path | None:
         if file.name.endswith(".bin") or ".safetensors" in file.name
     ]
     whole = [file for file in files if "-of-" not in file.name]
-    return min(whole, key=lambda file: (_is_variant(file), file.suffix == ".json", file.name), default=None)
+    return min(whole, key=_last_choice, default=None)
+
+
+def _last_choice(file: Path) -> tuple[bool, bool, bool, str]:
+    """By which of several weight files the first is taken."""
+    return _is_variant(file), file.suffix == ".json", file.suffix == ".bin", file.name
 
 
 def _is_variant(file: Path) -> bool:

@@ -74,6 +74,14 @@ def test_where_weights_are_found(tmp_path: Path) -> None:
         find_weights(tmp_path, "stage_c")
 
 
+def test_of_two_files_in_a_component_the_one_that_is_no_pickle(tmp_path: Path) -> None:
+    for name in ("config.json", "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.safetensors"):
+        touch(tmp_path / name)
+    assert find_weights(tmp_path, "stage_c").name == "diffusion_pytorch_model.bin"  # rather the full ones
+    touch(tmp_path / "diffusion_pytorch_model.safetensors")
+    assert find_weights(tmp_path, "stage_c").name == "diffusion_pytorch_model.safetensors"
+
+
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no such weight file"):
         read_header(tmp_path / "none.safetensors")
