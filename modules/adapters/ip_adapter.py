@@ -108,8 +108,11 @@ class IPAdapter(Network):
     def attach(self, network: nn.Module) -> None:
         """Let the attention blocks of `network` read image tokens; none of its own weights change.
 
-        ValueError when the blocks have other widths than the adapter was made for, or have an adapter.
+        ValueError when the blocks have other widths than the adapter was made for, or have an adapter, or
+        this one is attached already.
         """
+        if self._attached:
+            raise ValueError("ip_adapter: already attached to a network; detach it first")
         self._check_fits(network)
         places = [attention_of(block) for block in attention_blocks(network)]
         if any(place.image_attention is not None for place in places):

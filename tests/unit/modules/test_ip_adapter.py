@@ -1,5 +1,7 @@
 """The IP-Adapter: a fresh, detached or unscaled one changes nothing; tokens reach every attention block."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -128,6 +130,8 @@ def test_scale_0_and_no_tokens_and_detached_give_the_bits_of_the_base(stage_c: S
     adapter.attach(stage_c)  # again, or another
     with pytest.raises(ValueError, match="has an image adapter already; detach"):
         make().attach(stage_c)
+    with pytest.raises(ValueError, match="already attached to a network; detach it first"):
+        adapter.attach(copy.deepcopy(stage_c))
 
 
 def test_attention_to_image_tokens_is_added_before_the_output_projection(stage_c: StageC) -> None:
