@@ -40,6 +40,7 @@ from train.checkpoints.folders import CheckpointError
 from train.config import config_from_plain
 from train.interrupts import stop_requests
 from train.loop import DivergedError, train
+from train.parallel.meeting import NotMetError
 from train.parallel.world import conduct, fail, join
 from train.session import make_session
 
@@ -103,6 +104,8 @@ def mistakes() -> Iterator[None]:
     """Errors within the context are the user's; those of the training itself keep their traceback."""
     try:
         yield
+    except NotMetError:
+        raise
     except (OmegaConfBaseException, ValueError, OSError) as error:
         raise Mistake(in_words(one_line(error))) from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.launching import free_ports, launched
+from tests.integration.tiny_experiment import Call
 
 HERE = Path(__file__).parent
 ENDS = {  # fate: status of the one that meets it, and what the other one says
@@ -68,3 +69,19 @@ def test_ranks_leave_with_all_that_is_to_do_and_say_at_the_end(lives: Path, laun
     for rank in range(2):
         assert (lives / f"leave{launch}_{rank}.txt").read_text() == "through\nclosed\n"
         assert statuses[f"leave{launch}_{rank}"] == 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_that_never_meet_say_so_in_one_line(
+    call: Call, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """So it is where a launcher keeps no store for them, as srun."""
+    port = str(free_ports(1))
+    place = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": port}
+    for name, value in (place | {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}).items():
+        monkeypatch.setenv(name, value)
+    assert call("experiment=tiny", "parallel.timeout_s=1") == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: parallel\.timeout_s: the 2 processes did not meet at 127\.0.* 1 s .*\n", said
+    )

@@ -8,8 +8,12 @@ import torch.distributed as dist
 POLL_S = 0.02
 
 
+class NotMetError(TimeoutError):
+    """Processes of a run that did not find each other: no mistake in its settings."""
+
+
 def fresh(store: dist.Store, rank: int, size: int, timeout_s: float) -> dist.Store:
-    """The part of the store that belongs to this start alone. Raises TimeoutError if a rank does not come.
+    """The part of the store that belongs to this start alone. Raises NotMetError if a rank does not come.
 
     torchrun keeps one store for all its restarts: an address or a failure in it may be that of a dead
     process. And the number of the restart is not the same on all nodes. So the first rank makes up a name,
@@ -23,7 +27,7 @@ def fresh(store: dist.Store, rank: int, size: int, timeout_s: float) -> dist.Sto
     try:
         name = store.get(f"answer/{word}").decode()
     except dist.DistStoreError as error:
-        raise TimeoutError(f"parallel.timeout_s: rank 0 was not there within {timeout_s:g} s") from error
+        raise NotMetError(f"parallel.timeout_s: rank 0 was not there within {timeout_s:g} s") from error
     store.set(f"in/{name}/{rank}", "")
     return dist.PrefixStore(name, store)
 
@@ -38,7 +42,7 @@ def _let_in(store: dist.Store, name: str, missing: set[int], timeout_s: float) -
             elif store.check([f"knock/{rank}"]):  # perhaps a dead one's: then another will follow
                 store.set(f"answer/{store.get(f'knock/{rank}').decode()}", name)
         if time.monotonic() > end:
-            raise TimeoutError(
+            raise NotMetError(
                 f"parallel.timeout_s: ranks {sorted(missing)} were not there within {timeout_s:g} s"
             )
         time.sleep(POLL_S)

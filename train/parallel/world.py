@@ -15,12 +15,12 @@ import torch.distributed as dist
 from modules.devices import best, present
 from modules.leaving import leave_at_once
 from modules.processes import place
-from modules.schema import ConfigError
+from modules.schema import ConfigError, one_line
 from train.config import ParallelConfig
 from train.interrupts import stop_requests
 from train.parallel.heartbeat import FAILURE, Heartbeat
 from train.parallel.interface import choose_interface
-from train.parallel.meeting import fresh
+from train.parallel.meeting import NotMetError, fresh
 
 INTERRUPTED = 130  # exit status, after a second Ctrl-C
 
@@ -44,7 +44,8 @@ class World:
 def join(device: str, config: ParallelConfig | None = None) -> World:
     """Join the processes that torchrun or srun started (or be the only one), until this process ends.
 
-    device: auto | cpu | cuda | mps. Raises ConfigError for one that is not there, or cannot do it.
+    device: auto | cpu | cuda | mps. Raises ConfigError for one that is not there, or cannot do it, and
+    NotMetError for processes that do not come.
     """
     rank, size, local_rank = place()
     own = torch.device(device_kind(device, present(), size))
@@ -76,14 +77,25 @@ def _meet(rank: int, size: int, backend: str, config: ParallelConfig) -> None:
     """Make the group of all processes, and watch over them from now on."""
     global _heartbeat
     timeout = timedelta(seconds=config.timeout_s)
-    choose_interface(os.environ.get("MASTER_ADDR", ""))  # without one the next line says what is missing
-    found, _, _ = next(dist.rendezvous(f"env://?rank={rank}&world_size={size}", timeout=timeout))
-    store = fresh(found, rank, size, config.timeout_s)
+    choose_interface(os.environ.get("MASTER_ADDR", ""))  # without one `_common_store` says what is missing
+    store = fresh(_common_store(rank, size, timeout), rank, size, config.timeout_s)
     group = dist.PrefixStore("group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=timeout)
     atexit.register(dist.destroy_process_group)
     _heartbeat = Heartbeat(store, rank, size, config.dead_after_s)
     atexit.register(_farewell)
+
+
+def _common_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
+    """Where the processes find each other. Raises NotMetError where there is none or not all of them come."""
+    try:
+        return next(dist.rendezvous(f"env://?rank={rank}&world_size={size}", timeout=timeout))[0]
+    except dist.DistError as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise NotMetError(
+            f"parallel.timeout_s: the {size} processes did not meet at {where} within"
+            f" {timeout.total_seconds():g} s ({one_line(error)}); look at the output of all of them"
+        ) from error
 
 
 def _farewell() -> None:
