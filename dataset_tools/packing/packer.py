@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from dataset_tools.kinds import Kind
 from dataset_tools.lookahead import Lookahead
+from dataset_tools.packing.lock import held
 from dataset_tools.packing.prepare import Encoding, Prepared, prepare
 from dataset_tools.packing.scan import Entry, LeftOut
 from dataset_tools.shards import (
@@ -84,8 +85,15 @@ class Packer:
         self._advance = advance
 
     def run(self) -> Summary:
-        """Pack all entries. Raises ValueError when the folder holds shards that `pack` did not write."""
+        """Pack all entries.
+
+        Raises ValueError when the folder holds shards that `pack` did not write, or another packs into it.
+        """
         self._claim_folder()
+        with held(self._out / NOTES_NAME / "lock", self._out):
+            return self._pack()
+
+    def _pack(self) -> Summary:
         work = partial(prepare, encoding=self._encoding)
         notes: list[Note] = []
         kept = position = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dataset_tools.__main__ import main
+from dataset_tools.packing.lock import held
 from tests.unit.dataset_tools.pack_cases import contents, pack, report, samples, save
 
 
@@ -241,6 +242,19 @@ def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(photos,
         (out / name).write_text("x")
     assert pack(photos, out) == 0
     assert contents(out) == whole | {"mine.tmp": b"x"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_a_folder_is_packed_into_by_one_process_at_a_time(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    pack(photos, out)
+    whole = contents(out)
+    capsys.readouterr()
+    with held(out / ".pack/lock", out):
+        error = fails(capsys, "pack", photos, out, "--workers", "0", "--shard-samples", "1")
+    assert error == f"error: {out}: another pack is at work there; wait for its end\n"
+    assert contents(out) == whole
+    assert pack(photos, out, "--shard-samples", 1) == 0
 
 
 def test_help_names_all_commands(capsys):
