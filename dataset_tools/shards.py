@@ -7,7 +7,8 @@ import os
 import secrets
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -71,19 +72,28 @@ class Shard:
 
     def add(self, key: str, members: Mapping[str, bytes], size_px: tuple[int, int]) -> None:
         """Append a sample. key: unique over the data set and free of dots. size_px: (width, height)."""
-        for ext, data in members.items():
-            header = tarfile.TarInfo(f"{key}.{ext}")  # owner, group and time are 0
-            header.size = len(data)
-            self._tar.addfile(header, io.BytesIO(data))
+        with _named(self._path):
+            for ext, data in members.items():
+                header = tarfile.TarInfo(f"{key}.{ext}")  # owner, group and time are 0
+                header.size = len(data)
+                self._tar.addfile(header, io.BytesIO(data))
         self._samples += 1
         self._content_bytes += _members_size(members)
         self._sizes[f"{size_px[0]}x{size_px[1]}"] += 1
 
     def finish(self) -> ShardInfo:
-        """Close the tar, give it its name, and return what the index says about it."""
-        self._tar.close()
-        self._file.close()
-        os.replace(_temporary(self._path), self._path)
+        """Close the tar, give it its name, and return what the index says about it.
+
+        Leaves nothing when that fails.
+        """
+        try:
+            with _named(self._path):
+                self._tar.close()
+                self._file.close()
+                os.replace(_temporary(self._path), self._path)
+        except BaseException:
+            self.discard()
+            raise
         return ShardInfo(
             name=self._path.name,
             samples=self._samples,
@@ -94,8 +104,9 @@ class Shard:
 
     def discard(self) -> None:
         """Remove what was written."""
-        self._tar.close()
-        self._file.close()
+        for file in (self._tar, self._file):
+            with suppress(OSError):  # a full disk does not take the end either
+                file.close()
         _temporary(self._path).unlink(missing_ok=True)
 
 
@@ -171,13 +182,23 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(unfinished, "xb") as file:
+        with _named(path), open(unfinished, "xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of writing say of which file: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
         raise
 
 

@@ -244,6 +244,23 @@ def test_what_a_killed_run_left_half_written_is_removed_and_nothing_else(photos,
     assert contents(out) == whole | {"mine.tmp": b"x"}
 
 
+FULL = """
+import resource, sys
+from dataset_tools.__main__ import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
+def test_a_disk_that_takes_no_more_is_named_and_gets_its_room_back(photos, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", FULL, "pack", photos, out, "--workers", "0"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"error: {out}/000000.tar: File too large\n")
+    assert [path.name for path in out.iterdir()] == [".pack"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
 def test_a_folder_is_packed_into_by_one_process_at_a_time(photos, tmp_path, capsys):
     out = tmp_path / "out"
