@@ -25,6 +25,7 @@ from typing import Any, cast
 import hydra
 from hydra._internal import hydra as hydra_calls
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -46,6 +47,7 @@ from train.session import make_session
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NO_NAME = re.compile(r"(?<=[=[,])(null|true|false|nan|inf|[\d.+-]+)(?=[],]|$)", re.IGNORECASE)
+NAMELESS = ("experiment=", "debug=")  # in the names of a sweep's folders: of most there is only one
 FAILURE, MISTAKE = 1, 2  # exit status
 USAGE = """\
 python -m train experiment=NAME [KEY=VALUE ...]        one process
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         arguments, allowed = take_targets(arguments)
         arguments = options_last(arguments)
-        sys.argv[1:] = [settable(argument) for argument in arguments]
+        sys.argv[1:] = [*apart(arguments), *(settable(argument) for argument in arguments)]
         check_arguments(arguments, allowed=allowed)
         with targets_checked(hydra_calls, partial(OmegaConf.to_container, resolve=True), allowed):
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
@@ -154,6 +156,17 @@ def with_memory(values: dict[str, Any]) -> dict[str, Any]:
     if own.rank == 0:
         logging.info(found.line)
     return found.plain
+
+
+def apart(arguments: Sequence[str]) -> list[str]:
+    """What lets the folders of a sweep's jobs be named by their experiments, too, where there are several."""
+    settings = [argument.lstrip("+") for argument in arguments if argument.lstrip("+").startswith(NAMELESS)]
+    found = [each for each in OverridesParser.create().parse_overrides(settings) if each.is_sweep_override()]
+    if not found:
+        return []
+    swept = {each.key_or_group for each in found}
+    kept = [name.rstrip("=") for name in NAMELESS if name.rstrip("=") not in swept]
+    return [f"hydra.job.config.override_dirname.exclude_keys=[{','.join([*kept, 'run.dir'])}]"]
 
 
 def settable(argument: str) -> str:

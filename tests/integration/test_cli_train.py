@@ -82,6 +82,15 @@ def test_a_sweep_gives_every_job_a_folder(call, tmp_path) -> None:
     assert folders == {"optim.lr=0.001,run.sample_every=0", "optim.lr=0.0001,run.sample_every=0"}
 
 
+def test_a_sweep_over_experiments_gives_each_a_folder(call, tmp_path) -> None:
+    """In one they would go on from each other's weights."""
+    experiment = tmp_path / "configs" / "experiment" / "tiny.yaml"
+    experiment.with_name("other.yaml").write_text(experiment.read_text().replace("name: tiny", "name: other"))
+    assert call("experiment=tiny,other", "--multirun", "run.sample_every=0") == 0
+    folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert folders == {f"run.sample_every=0,experiment={name}" for name in ("tiny", "other")}
+
+
 def test_a_sweep_goes_on_after_a_mistake_and_remembers_it(call, tmp_path) -> None:
     assert call("--multirun", "experiment=tiny", "run.precision=fp61,fp32", "run.sample_every=0") == 2
     assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir()]) == 1
