@@ -16,14 +16,17 @@ class EmaConfig:
     """A moving average of the first player's weights; samples are drawn from it and it is exported too."""
 
     enabled: bool = True
-    start: int = bounded(0, least=0)  # steps before which the average is the weights themselves
+    start: int = bounded(0, least=0)  # steps up to which an update copies the weights
     interval: int = bounded(1, least=1)  # steps between two updates
     decay: float = bounded(0.9999, least=0.0, most=1.0)  # per step, whatever the interval
 
 
 @dataclass
 class RunConfig:
-    """How long, where, how exactly, and what is written when (all counts in optimizer steps; 0: never)."""
+    """How long, where, how exactly, and what is written when.
+
+    Counts are optimizer steps; 0, where it is taken, means never.
+    """
 
     dir: str
     num_steps: int = bounded(1000, least=1)
