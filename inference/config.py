@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from inference.adapters import ControlSettings, ImagePromptSettings, LoRASettings, Margins
+from inference.facts import MOST_ROWS
 from inference.loading import CascadeSettings
 from inference.settings import Request, StageSettings
 
-MOST_PICTURES, MOST_ROWS = 1_000_000, 4096
+MOST_PICTURES = 1_000_000
 
 
 @dataclass(frozen=True)

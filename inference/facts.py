@@ -16,12 +16,14 @@ from inference.stages import Stages
 from inference.tasks import task_of
 from modules.schema import bounded, from_plain
 
+MOST_ROWS, MOST_THREADS = 4096, 1024  # more than any machine has; pictures of strangers say them
+
 
 @dataclass(frozen=True)
 class Place:
     """The batch that a picture was made in, and its row there."""
 
-    rows: int = bounded(1, least=1)
+    rows: int = bounded(1, least=1, most=MOST_ROWS)
     row: int = bounded(0, least=0)
 
     def __post_init__(self) -> None:
@@ -45,7 +47,7 @@ class Origin:
     versions: dict[str, str]
     fingerprints: dict[str, str]  # of the networks' files
     pictures_sha256: dict[str, str] = field(default_factory=dict)  # by setting: image, mask, …
-    threads: int = bounded(1, least=1)
+    threads: int = bounded(1, least=1, most=MOST_THREADS)
     batch: Place = field(default_factory=Place)
     quantize: dict[str, str] = field(default_factory=dict)
     tile_px: int | None = None

@@ -55,7 +55,7 @@ def seam(masks: Tensor, edge_px: int | None) -> Tensor:
     """
     if edge_px is None:
         edge_px = min(masks.shape[-2:]) // EDGE_SHARE
-    radius = (edge_px + 1) // 2
+    radius = min((edge_px + 1) // 2, max(masks.shape[-2:]))  # which reaches everything
     if not radius:
         return masks
     # A box as wide as the mask was grown lies, around each pixel of the mask, on the grown one alone.

@@ -1,8 +1,8 @@
 """The networks of a cascade: found before anything is built, loaded at first use, moved to their device."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from inference.reading import Compile, Keeping, Offload, Quantize, per_network
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
 from modules.devices import has_format, named_device
 from modules.encoders import cached_folder
-from modules.schema import from_plain
+from modules.schema import bounded, from_plain
 from modules.weights import (
     describe,
     encoder_folder,
@@ -24,9 +24,17 @@ from modules.weights import (
     folder_around,
     read_header,
 )
+from modules.weights.plain_data import read_json
 
 T = TypeVar("T", bound=nn.Module)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class PipelineIndex:
+    """What is read of the index of a diffusers pipeline: the prior's pixels per latent."""
+
+    resolution_multiple: float | None = bounded(None, least=1, most=1024)
 
 
 class Networks:
@@ -200,12 +208,16 @@ def named_encoder(name: str | None, run: Path) -> Path | None:
 
 
 def pipeline_facts(name: str, path: Path) -> dict[str, Any]:
-    """What the index of a diffusers pipeline says of the network whose weights lie at `path` in it."""
+    """What the index of a diffusers pipeline says of the network whose weights lie at `path` in it.
+
+    ValueError for an index that cannot be read, or says something that cannot be.
+    """
     index = folder_around(path) / "model_index.json"
     if name != "stage_c" or not index.is_file():
         return {}
-    pixels_per_latent = json.loads(index.read_text(encoding="utf-8")).get("resolution_multiple")
-    return {} if pixels_per_latent is None else {"compression": float(pixels_per_latent)}
+    told = {key: value for key, value in read_json(index).items() if key == "resolution_multiple"}
+    pixels_per_latent = from_plain(PipelineIndex, told, str(index)).resolution_multiple
+    return {} if pixels_per_latent is None else {"compression": pixels_per_latent}
 
 
 def pick_device(name: str) -> torch.device:

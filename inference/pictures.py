@@ -120,7 +120,7 @@ def open_picture(path: str | Path) -> Picture:
             image = opened.convert("RGB")
             text = opened.info.get(KEY, "null")  # after the pixels, behind which text may stand
         facts = json.loads(text)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a picture of ours ({error})") from None
     if not isinstance(facts, dict):
         raise ValueError(f"{path} does not say how it was made; expected a PNG with a text entry '{KEY}'")

@@ -71,7 +71,9 @@ def test_a_changed_image_is_told(tiny_runs: Path, tmp_path: Path) -> None:
         ("task", "paint"),
         ("weights", {"stage_a": 3}),
         ("batch", {"rows": 2, "row": 2}),
+        ("batch", {"rows": 10**6}),
         ("threads", 0),
+        ("threads", 10**6),
     ],
 )
 def test_damaged_facts_are_refused_in_one_line(

@@ -247,6 +247,13 @@ def test_seams_are_ramps_outside_the_mask() -> None:
     assert torch.equal(seam(mask, 0), mask)
 
 
+def test_a_seam_wider_than_the_picture_takes_no_more_memory_than_it_needs() -> None:
+    masks = torch.zeros(1, 1, 6, 8)
+    masks[..., 0, 0] = 1
+    assert torch.equal(seam(masks, 10**9), torch.ones_like(masks))
+    assert torch.equal(seam(0 * masks, 10**9), 0 * masks)
+
+
 def test_kept_pixels_are_kept_to_the_last_bit() -> None:
     drawn, original = torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8)
     mask = torch.zeros(1, 1, 8, 8)

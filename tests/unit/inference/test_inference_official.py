@@ -64,6 +64,28 @@ def test_a_pipeline_says_how_far_it_compresses(files: dict[str, str], tmp_path: 
     assert networks.facts("stage_c")["compression"] == 21.5
 
 
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", r"model_index\.json is not readable"),
+        (
+            '{"resolution_multiple": 0}',
+            r"model_index\.json\.resolution_multiple: expected at least 1",
+        ),
+        ('{"resolution_multiple": "many"}', "resolution_multiple: expected a number, found 'many'"),
+    ],
+)
+def test_an_index_that_cannot_be_is_named(
+    index: str, message: str, files: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "prior").mkdir()
+    (tmp_path / "prior" / "config.json").write_text("{}")
+    (tmp_path / "model_index.json").write_text(index)
+    shutil.copy(files["stage_c"], tmp_path / "prior" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        Cascade.load(str(tmp_path), device="cpu").networks.facts("stage_c")
+
+
 def test_they_name_no_text_encoder(files: dict[str, str]) -> None:
     with pytest.raises(FileNotFoundError, match="text_encoder: .* names none; set weights.text_encoder="):
         Cascade.load(device="cpu", **files).batches([Request()], 1)

@@ -1,6 +1,8 @@
 """Files of pictures: metadata, names, and nothing overwritten or half-written."""
 
 import json
+import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,12 @@ def test_pictures_without_facts_are_refused_in_one_line(tmp_path: Path) -> None:
         open_picture(text)
     with pytest.raises(FileNotFoundError, match="none.png does not exist"):
         open_picture(tmp_path / "none.png")
+    huge, size = tmp_path / "huge.png", struct.pack(">II", 30_000, 30_000)
+    head = b"IHDR" + size + bytes((8, 2, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+    huge.write_bytes(data + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    with pytest.raises(ValueError, match="cannot be read as a picture"):
+        open_picture(huge)
 
 
 def test_cut_pictures_are_refused(tmp_path: Path) -> None:
