@@ -16,6 +16,7 @@ _BASES: dict[str, type] = {
     "loss_weight": loss_weights.BaseLossWeight,
     "sampler": samplers.BaseSampler,
 }
+_MOST = 2**20  # of steps or buckets, each of which takes memory; a spec may come with a stranger's weights
 _MODULES = (schedules, train_schedules, scalers, targets, noise_conditions, loss_weights)
 
 
@@ -31,8 +32,8 @@ def build(spec: Mapping[str, Any]) -> GDF:
     """A GDF from its parts' specs: schedule, input_scaler, target, noise_cond, loss_weight, and offset_noise.
 
     Each part is {"name": one of gdf's classes of that kind, **its keywords}; a keyword's value may be such
-    a dictionary again. Raises ValueError on a missing part, and on an unknown name or keyword (naming the
-    nearest).
+    a dictionary again. Raises ValueError on a missing part, on an unknown name or keyword (naming the
+    nearest), and on whole numbers beyond 2**20.
     """
     _check_keywords("gdf", GDF, spec)
     parts = {kind: _build(kind, f"gdf.{kind}", value) for kind, value in spec.items() if kind in _BASES}
@@ -74,6 +75,8 @@ def _value(kind: str, where: str, value: Any) -> Any:
         return _build(kind, where, value)
     if isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
         return [_build(kind, f"{where}[{i}]", item) for i, item in enumerate(value)]
+    if isinstance(value, int) and abs(value) > _MOST:
+        raise ValueError(f"{where}: expected at most {_MOST}, found {value}")
     return value
 
 

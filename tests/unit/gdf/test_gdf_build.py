@@ -82,6 +82,11 @@ def test_every_public_component_can_be_named():
             "gdf.schedule: no CosineSchedule can be made of {'clamp_range': 'x'}",
         ),
         ({"scheduler": {}}, "gdf.scheduler: .*did you mean 'schedule'"),
+        (
+            {"schedule": {"name": "StableDiffusionSchedule", "total_steps": 10**12}},
+            "gdf.schedule.total_steps: expected at most 1048576, found 1000000000000",
+        ),
+        ({"loss_weight": {"name": "AdaptiveLossWeight", "buckets": 2**21}}, "buckets: expected at most"),
         ({"noise_cond": {"name": "DiscreteNoiseCond"}}, "gdf.noise_cond.noise_cond: missing"),
         (
             {"noise_cond": {"name": "DiscreteNoiseCond", "noise_cond": {"name": "EDMNoiseCon"}}},
