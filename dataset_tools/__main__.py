@@ -3,6 +3,8 @@
 A command's help is its file's docstring.
 """
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,8 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if settings != rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     vars(args).setdefault("settings", []).extend(settings)  # argparse takes none behind an option
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold letters that a terminal has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return args.run(args)
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # of `| head`, which has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        return 1
     except (ValueError, OSError, CacheError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from PIL import Image
 from dataset_tools.__main__ import main
 from dataset_tools.inspecting.duplicates import groups_of_similar, signature
 from dataset_tools.shards import ShardLimits, ShardWriter
+
+ROOT = Path(__file__).parents[3]
 
 
 def photo(seed: int, size=(160, 120)) -> Image.Image:
@@ -172,6 +178,36 @@ def test_no_room_for_copies_of_remote_shards_is_one_line(tmp_path, capsys, monke
     assert main(["inspect", *shards, "--workers", str(workers)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: data.cache_dir: ") and error.count("\n") == 1
+
+
+@pytest.fixture
+def inspecting(shards):
+    """Starts the command on the shards, under a name that is not ASCII."""
+    folder = shards.rename(shards.parent / "é")
+    command = [sys.executable, "-m", "dataset_tools", "inspect", folder, "--workers", "0"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    how = {
+        "cwd": ROOT,
+        "env": environment,
+        "text": True,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+    return lambda *options: subprocess.Popen([*command, *options], **how)
+
+
+def test_a_terminal_without_the_letters_of_a_name_is_shown_others(inspecting):
+    process = inspecting()
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert "\\xe9/000001.tar:cut: " in out
+
+
+def test_who_reads_may_stop_before_the_end(inspecting):
+    process = inspecting("--json")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 1
 
 
 def test_workers_find_the_same(shards, capsys):
