@@ -16,6 +16,7 @@ from tests.integration.conftest import ColourNet, ColourRecipe
 from tests.integration.launching import run_ranks
 from tests.integration.recipe_cases import RECIPES
 from tests.integration.saved import saved_tensors
+from train.checkpoints.folders import CheckpointError
 from train.config import OptimConfig, config_from_plain
 from train.loop import run
 from train.optim.rounding import lower
@@ -49,6 +50,17 @@ def column(folder: Path, name: str) -> list[float]:
 def settings(plain_config: Any, optim: dict[str, Any], **own: Any) -> dict[str, Any]:
     changes = {"clip_norm": None, "precision": "bf16" if "weights" in optim else "fp32", **own}
     return plain_config(run=changes, optim={"lr": 1e-3, **optim})
+
+
+@pytest.mark.parametrize("names", [("adamw", "adamw8bit"), ("adamw8bit", "adamw")])
+def test_states_of_another_kind_are_refused_at_the_start(
+    names: tuple[str, str], plain_config: Any, colour_recipe: type[ColourRecipe]
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    before, now = (config_from_plain(plain_config(optim={"name": name})) for name in names)
+    run(before, colour_recipe())
+    with pytest.raises(CheckpointError, match=rf"expected .*, found .* optim\.name: {names[0]} → {names[1]}"):
+        run(now, colour_recipe())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,8 @@ from train.checkpoints.plain import put_together, take_apart, tensor_names
 from train.checkpoints.shards import Shards
 from train.player import Player
 
+PACKED = {"state1", "state2"}  # what bitsandbytes calls the two moments
+
 
 def save_optimizer(player: Player, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The plain part of the state; the tensors go to `tensors`."""
@@ -50,6 +52,8 @@ class OptimizerLoad:
         expected = {"step": [], "exp_avg": shape, "exp_avg_sq": shape}
         if isinstance(self.player.optimizer, torch.optim.AdamW) and found != expected:
             raise CheckpointError(f"{where}: expected {expected}, found {found}")
+        if not isinstance(self.player.optimizer, torch.optim.AdamW) and not PACKED <= found.keys():
+            raise CheckpointError(f"{where}: expected {', '.join(sorted(PACKED))}, found {', '.join(found)}")
 
     def finish(self) -> None:
         """Give the optimizer its state, when the targets have been read."""
