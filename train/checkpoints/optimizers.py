@@ -50,9 +50,10 @@ class OptimizerLoad:
         }
         shape = list(self.parameters[name].shape)
         expected = {"step": [], "exp_avg": shape, "exp_avg_sq": shape}
-        if isinstance(self.player.optimizer, torch.optim.AdamW) and found != expected:
+        is_plain = isinstance(self.player.optimizer, torch.optim.AdamW)
+        if is_plain and found != expected:
             raise CheckpointError(f"{where}: expected {expected}, found {found}")
-        if not isinstance(self.player.optimizer, torch.optim.AdamW) and not PACKED <= found.keys():
+        if not is_plain and PACKED - found.keys():
             raise CheckpointError(f"{where}: expected {', '.join(sorted(PACKED))}, found {', '.join(found)}")
 
     def finish(self) -> None:
