@@ -11,17 +11,24 @@ from pathlib import Path
 from typing import NoReturn
 
 from dataset_tools.shards import write_whole
+from modules.schema import one_line
+from modules.weights.plain_data import read_json
 
-INTERRUPTED = 130  # exit status
+MISTAKE, INTERRUPTED = 2, 130  # exit status
 
 
 def run_chain(steps: Mapping[str, Sequence[str]], record: Path) -> dict[str, float]:
     """Run the commands (what follows `python -m`) by title; returns the seconds that each took.
 
-    record: a JSON file of these seconds; a step that is in it is finished and left out.
+    record: a JSON file of these seconds; a step that is in it is finished and left out. Ends the program with
+    one line where it cannot be had.
     """
-    record.parent.mkdir(parents=True, exist_ok=True)
-    seconds: dict[str, float] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        seconds: dict[str, float] = read_json(record) if record.is_file() else {}
+    except (ValueError, OSError) as error:
+        print("error:", one_line(error), file=sys.stderr)
+        sys.exit(MISTAKE)
     for title, command in steps.items():
         if title in seconds:
             print(f"── {title}: done before, in {seconds[title]:.0f} s")

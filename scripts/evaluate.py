@@ -214,11 +214,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def read_setting(option: str, text: str) -> tuple[str, Any]:
     """A key and its value. Raises ValueError, beginning with the option, for what is none."""
-    key, _, value = text.partition("=")
+    key, sign, value = text.partition("=")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{option}: {text}: expected KEY=VALUE") from error
+        if sign:
+            return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass  # it is said below
+    raise ValueError(f"{option}: {text}: expected KEY=VALUE")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,10 +241,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cascade = Cascade.load(options.run, device=options.device)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         report = evaluate(cascade, options.data, plan, options.out.parent)
+        write_whole(options.out, json.dumps({"run": options.run, **report}, indent=2) + "\n")
     except (ValueError, OSError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
-    write_whole(options.out, json.dumps({"run": options.run, **report}, indent=2) + "\n")
     print(
         json.dumps(
             {key: report[key] for key in ("prompts", "reconstruction", "fid", "clip_score") if key in report},

@@ -102,10 +102,10 @@ def main(arguments: list[str]) -> int:
     """Write the drawing; returns the exit status."""
     try:
         path = Path(settings_from(Settings, arguments).out)
-    except ConfigError as error:
+        path.write_text(drawing(), encoding="utf-8")
+    except (ConfigError, OSError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
-    path.write_text(drawing(), encoding="utf-8")
     print(path)
     return 0
 

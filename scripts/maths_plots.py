@@ -213,12 +213,11 @@ def draw(name: str, folder: Path) -> Path:
 def main(arguments: list[str]) -> int:
     """Draw all; returns the exit status."""
     try:
-        settings = settings_from(Settings, arguments)
-    except ConfigError as error:
+        folder = Path(settings_from(Settings, arguments).out)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (ConfigError, OSError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
-    folder = Path(settings.out)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in PLOTS:
         print(draw(name, folder))
     return 0

@@ -28,15 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for scores.json and pictures")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
     try:
+        options.out.mkdir(parents=True, exist_ok=True)
         found = import_module(f"scripts.adapter_scores.{options.kind}").score(
             options.run, options.out, options.device
         )
+        write_whole(options.out / "scores.json", json.dumps(found, indent=2) + "\n")
     except (ValueError, OSError) as error:
         print("error:", one_line(error), file=sys.stderr)
         return 2
-    write_whole(options.out / "scores.json", json.dumps(found, indent=2) + "\n")
     for line in found["figures"]:
         print("  ".join(figure_texts(line)), "" if is_met(line) else "  NOT REACHED")
     return 0

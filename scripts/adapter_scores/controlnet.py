@@ -21,6 +21,7 @@ from inference.sources import to_pixels
 from modules.adapters.filters import ControlFilter, build_filter
 from modules.adapters.filters.inpainting import painted_over
 from modules.metrics import psnr
+from modules.schema import shown
 from modules.weights import find_weights, read_header
 from scripts.adapter_scores import figure
 from scripts.adapter_scores._controls import Drawn, Trial, draw, means, sheet
@@ -39,7 +40,9 @@ Figures = list[dict[str, Any]]
 
 def score(run: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     """A ControlNet for edges or for inpainting, as the run's filter says; see scripts.adapter_scores."""
-    spec = read_header(find_weights(run, "controlnet"))["filter"]
+    spec = read_header(find_weights(run, "controlnet")).get("filter") or {}
+    if spec.get("name") not in ("canny", "inpainting"):
+        raise ValueError(f"{run}: expected the filter canny or inpainting, found {shown(spec.get('name'))}")
     samples = read_folder(run.parent / "data" / "held_out", NUM_SCENES)
     scenes = [scene for scene in map(scene_of, samples) if scene]
     images = torch.stack([to_pixels(open_image(sample.image_bytes)) for sample in samples])

@@ -123,6 +123,8 @@ def test_pictures_that_the_judge_does_not_know(tiny_runs: Path, tmp_path: Path) 
         ({"--run": "nowhere"}, "run: the folder nowhere does not exist"),
         ({"--num-samples": "0"}, "num_samples: expected at least 1, found 0"),
         ({"--stage-c": "step=3"}, "stage_c.step: unknown key; did you mean 'steps'?"),
+        ({"--stage-c": "steps"}, "--stage-c: steps: expected KEY=VALUE"),
+        ({"--stage-b": "steps=[1"}, "--stage-b: steps=[1: expected KEY=VALUE"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(
