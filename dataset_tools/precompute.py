@@ -54,8 +54,9 @@ def main(args: argparse.Namespace) -> int:
     settings = read_settings(args.config, args.settings, args.skip)
     shards = expand(args.source, "SRC", settings.data.allow_commands)
     from dataset_tools.precomputing.networks import Networks  # transformers is slow to import
-    from dataset_tools.precomputing.precomputer import Precomputer
+    from dataset_tools.precomputing.precomputer import Precomputer, check_places
 
+    check_places(shards, args.out)
     own = place()
     networks = Networks(settings, args.dtype, args.device, own.local_rank)
     facts = networks.facts(args.versions, args.compress)

@@ -60,10 +60,8 @@ class Precomputer:
     def run(self, shards: Sequence[str], rank: int = 0, size: int = 1) -> int:
         """Make every size-th shard, beginning with the rank-th; whoever finds all done writes the index.
 
-        Returns the exit status: 1 when shards could not be read. Raises ValueError for shards that cannot be
-        precomputed side by side.
+        shards: such as `check_places` has found fit. Returns the exit status: 1 when some could not be read.
         """
-        self._check(shards)
         own = shards[rank::size]
         unreachable = 0
         for number, shard in enumerate(own, 1):
@@ -85,20 +83,6 @@ class Precomputer:
         """Let go of files and threads."""
         self.samples.close()
         self.reader.close()
-
-    def _check(self, shards: Sequence[str]) -> None:
-        if find(shards) is not None:
-            raise ValueError(f"{shards[0]}: holds precomputed latents; name shards of pictures")
-        for name, count in Counter(map(_name, shards)).items():
-            if not name.endswith(".tar"):
-                raise ValueError(f"SRC: {name}: latents are stored under their shard's name, NAME.tar")
-            if count > 1:
-                raise ValueError(f"SRC: {count} shards are called {name}; give each folder an OUT of its own")
-        for shard in shards:
-            if not is_remote(shard) and Path(shard).resolve().parent == self.out.resolve():
-                raise ValueError(
-                    f"{self.out}: SRC and OUT are the same folder; latents need one of their own"
-                )
 
     def _make(self, shard: str) -> str:
         """Make one shard, and say how it went."""
@@ -162,6 +146,22 @@ class Precomputer:
                 f"{self.out}: also holds {min(foreign)} ({len(foreign)} in all), which SRC has not;"
                 " training would read it: delete it, or name all sources together"
             )
+
+
+def check_places(shards: Sequence[str], out: Path) -> None:
+    """Raise ValueError for shards that cannot be precomputed side by side into `out`, or at all."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: expected a folder for the shards, found a file")
+    if find(shards) is not None:
+        raise ValueError(f"{shards[0]}: holds precomputed latents; name shards of pictures")
+    for name, count in Counter(map(_name, shards)).items():
+        if not name.endswith(".tar"):
+            raise ValueError(f"SRC: {name}: latents are stored under their shard's name, NAME.tar")
+        if count > 1:
+            raise ValueError(f"SRC: {count} shards are called {name}; give each folder an OUT of its own")
+    for shard in shards:
+        if not is_remote(shard) and Path(shard).resolve().parent == out.resolve():
+            raise ValueError(f"{out}: SRC and OUT are the same folder; latents need one of their own")
 
 
 def _say(text: str) -> None:

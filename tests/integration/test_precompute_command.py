@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from dataset_tools.__main__ import main
 from dataset_tools.stream import Stream
 from tests.integration.latents_cases import SEED, Made, precompute
@@ -95,6 +97,29 @@ def test_broken_pictures_are_left_out_and_counted(made: Made, tmp_path: Path, ca
     assert "000000.tar: 7 samples, skipped 1 " in capsys.readouterr().out
     stream = Stream(config_from_plain(made.settings("stage_c", tmp_path / "out")).data, seed=SEED)
     assert stream.latents is not None and next(iter(stream))["latents"].shape[0] == 4
+
+
+def test_places_that_do_not_fit_are_named_before_a_network_is_built(made: Made, tmp_path, capsys) -> None:
+    settings, out, file = made.settings("stage_c"), tmp_path / "out", tmp_path / "file"
+    file.write_text("x")
+    twin = tmp_path / "twin" / "000000.tar"
+    twin.parent.mkdir()
+    twin.write_bytes(b"x")
+    latents = made.latents("stage_c")
+    capsys.readouterr()
+    for shards, folder, expected in (
+        (made.shards, made.shards, f"{made.shards}: SRC and OUT are the same folder"),
+        (f"{{{made.shards},{twin.parent}}}/000000.tar", out, "SRC: 2 shards are called 000000.tar; "),
+        (made.shards, file, f"{file}: expected a folder for the shards, found a file"),
+        (latents, out, f"{latents}/000000.tar: holds precomputed latents"),
+    ):
+        settings["data"]["shards"] = str(shards)
+        config = tmp_path / "settings.yaml"
+        config.write_text(yaml.safe_dump(settings))
+        arguments = ["--config", str(config), "model.semantic_compressor.weights=nowhere"]
+        assert main(["precompute", str(shards), str(folder), *arguments]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {expected}")
+    assert not out.exists() and not (made.shards / "precomputed.json").exists()
 
 
 def test_a_shard_that_has_gone_is_named_and_the_others_are_made(made: Made, tmp_path: Path, capsys) -> None:
