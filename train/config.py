@@ -62,7 +62,7 @@ class OptimConfig:
     weights: Literal["fp32", "bf16_stochastic"] = "fp32"  # of products' matrices and kernels that learn
     fused_backward: bool = False  # apply and free each gradient within the backward pass
     lr: float = bounded(1e-4, least=0.0)
-    weight_decay: float = bounded(0.01, least=0.0)  # not for biases, norms, scales and embeddings
+    weight_decay: float = bounded(0.01, least=0.0)  # not for embeddings, nor for what has one dimension
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = bounded(1e-8, least=0.0)
     warmup_steps: int = bounded(0, least=0)

@@ -15,7 +15,7 @@ UNDECAYED = (nn.Embedding, TokenVector, LoRALayer)  # of the last the magnitudes
 
 
 def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW over what learns in `module`; matrices and convolutions decay, everything else does not."""
+    """AdamW over what learns in `module`; see `decay_groups` for what decays."""
     groups = [
         {"params": parameters, "weight_decay": decay}
         for parameters, decay in zip(decay_groups(module), (config.weight_decay, 0.0), strict=True)
@@ -42,7 +42,8 @@ def decay_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Paramet
     """The learning parameters that weight decay applies to, and the rest.
 
     Biases, norms, scales (one dimension), embeddings (a codebook's entries, a token's vector) and DoRA's
-    magnitudes have no reason to be small.
+    magnitudes have no reason to be small. What has more dimensions decays: matrices, convolutions, and the
+    response norms' scales and shifts, which are stored with four.
     """
     exempt = {
         id(p) for m in module.modules() if isinstance(m, UNDECAYED) for p in m.parameters(recurse=False)
