@@ -35,10 +35,10 @@ class Lookahead(Generic[Item, Result]):
         """Return the result of an item; asking for an index forgets those before it."""
         for old in [i for i in self._futures if not index <= i < index + self._depth]:
             self._futures.pop(old).cancel()
-        for i in range(index, min(index + self._depth, len(self._items))):
-            if i not in self._futures:
-                self._futures[i] = self._start(self._items[i])
         try:
+            for i in range(index, min(index + self._depth, len(self._items))):
+                if i not in self._futures:
+                    self._futures[i] = self._start(self._items[i])
             return self._futures[index].result()
         except BrokenProcessPool as error:
             raise OSError("a worker process died, perhaps for want of memory; try fewer --workers") from error
