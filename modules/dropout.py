@@ -26,11 +26,11 @@ def dropout(x: Tensor, p: float) -> Tensor:
         return x
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, p)
-    return x * random_mask(x, p)
+    return x * random_mask(x, p) if round(p * CHANCES) else x
 
 
 def random_mask(x: Tensor, p: float) -> Tensor:
-    """Shaped like x, in its number format: 0 with the chance p, else 1 / (1 - p)."""
+    """Shaped like x, in its number format: 0 with the chance p, else 1 / (1 - p). p: 1 / CHANCES or more."""
     kept = round((1 - p) * CHANCES)
     seed = int(torch.empty((), dtype=torch.int64).random_())
     words = np.random.SFC64(seed).random_raw(-(-x.numel() // PER_WORD))

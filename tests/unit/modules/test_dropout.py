@@ -37,6 +37,11 @@ def test_entries_fall_out_one_by_one() -> None:
         assert abs(together) < SIGMAS * 0.21 / len(gone) ** 0.5, distance
 
 
+@pytest.mark.parametrize(("p", "gone"), [(1e-9, 0), (STEP / 2, 0), (1.0, 1000)])
+def test_chances_at_both_ends(p: float, gone: int) -> None:
+    assert (drop(torch.ones(1000), p) == 0).sum() == gone
+
+
 def test_torchs_seed_decides() -> None:
     x = torch.ones(1000)
     torch.manual_seed(1)
