@@ -161,9 +161,12 @@ def scale(factors: Factors) -> float:
 
 
 def unfolded(factors: Factors, alpha: float) -> Factors:
-    """Factors whose `up` had been multiplied by alpha / rank; exact where that is a power of two."""
+    """Factors whose `up` had been multiplied by alpha / rank; exact where that is a power of two.
+
+    At alpha 0 it stays 0: the change counts nothing.
+    """
     rank = factors.down.shape[0]
-    return factors._replace(up=factors.up / (alpha / rank), alpha=torch.tensor(alpha))
+    return factors._replace(up=factors.up / (alpha / rank or 1.0), alpha=torch.tensor(alpha))
 
 
 def to_peft_magnitude(stem: str, factors: Factors) -> Tensor:

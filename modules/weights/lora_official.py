@@ -144,7 +144,7 @@ def unpacked(factors: Factors, entry: Entry) -> dict[str, Factors]:
 
 def _restored(down: Tensor, up: Tensor, alpha: float | None, rank: int) -> Factors:
     factors = Factors(down, up, None if alpha is None else torch.tensor(alpha))
-    return factors._replace(up=up / _factor(factors, rank))
+    return factors._replace(up=up / (_factor(factors, rank) or 1.0))  # at alpha 0 nothing of `up` was left
 
 
 def _factor(factors: Factors, rank: int) -> float:

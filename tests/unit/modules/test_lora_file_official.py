@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from modules.adapters.lora import LoRA
+from modules.adapters.lora_state import Factors, LoRAState
 from modules.adapters.official_names import name_layers
 from modules.weights.lora_files import LAYOUTS, read_lora, write_lora
 from tests.unit.modules.lora_file_cases import factors, noise, state_of
@@ -67,6 +68,16 @@ def test_projections_of_their_own_are_one_official_layer_with_blocks(make: Any, 
     torch.testing.assert_close(q, lora.layers[f"{stem}.to_q"].change(attention.to_q.weight))
     torch.testing.assert_close(v, lora.layers[f"{stem}.to_v"].change(attention.to_v.weight))
     assert not k.any()
+
+
+@pytest.mark.parametrize("layout", ["official", "onetrainer_diffusers"])
+def test_a_lora_of_alpha_0_comes_back_as_numbers(layout: str, tmp_path: Path) -> None:
+    """Both layouts multiply alpha into `up`, of which nothing is left then."""
+    state = LoRAState(facts={"for": "stage_c"})
+    state.parts["unet"]["clip_img_mapper"] = Factors(noise(2, 8), noise(6, 2), torch.tensor(0.0))
+    write_lora(tmp_path / "0.safetensors", state, layout)
+    found = read_lora(tmp_path / "0.safetensors").parts["unet"]["clip_img_mapper"]
+    assert not found.up.any() and found.alpha == 0
 
 
 def test_a_header_that_does_not_fit_is_said(tmp_path: Path) -> None:
