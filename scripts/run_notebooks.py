@@ -21,6 +21,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from dataset_tools.progress import progress_bar
+from modules.command_lines import Parser
 from modules.schema import one_line
 
 ROOT = Path(__file__).parents[1]
@@ -42,8 +43,10 @@ FAILURE, MISTAKE = 1, 2  # exit status
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit status."""
+    parser = Parser(prog="python -m scripts.run_notebooks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of a notebook (default: all)")
     known = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
-    names = [Path(argument).stem for argument in arguments] or list(known)
+    names = [Path(name).stem for name in parser.parse_args(arguments).names] or list(known)
     for name in names:
         if name not in known:
             print(f"error: no notebook {name!r}; there are: {', '.join(known)}", file=sys.stderr)

@@ -48,7 +48,8 @@ def find_weights(path: str | Path, name: str, ema: bool = True) -> Path:
 def contents(path: str | Path, ema: bool = True) -> dict[str, Path]:
     """What a file or folder holds: the weight file of every network, the folder of every encoder, by name.
 
-    ema: as in `find_weights`. Encoders inside a checkpoint are left out: there is no tokenizer with them. {} if it holds nothing.
+    ema: as in `find_weights`. Encoders inside a checkpoint are left out: there is no tokenizer with them.
+    {} if it holds nothing.
     """
     path = Path(path)
     if path.is_file():

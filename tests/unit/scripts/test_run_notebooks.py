@@ -79,4 +79,7 @@ def test_a_kernel_that_dies_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_an_unknown_name_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nonsense"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
     assert "no notebook 'nonsense'" in capsys.readouterr().err
