@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from modules.weights import read_header
+from tests.integration.recipe_cases import RECIPES
 from tests.integration.saved import saved_tensors, saved_texts
 from train.checkpoints import saver
 from train.checkpoints.folders import CheckpointError, Checkpoints
-from train.config import config_from_plain
+from train.config import Config, config_from_plain
 from train.loop import run
 
 
@@ -254,6 +255,17 @@ def test_a_checkpoint_of_other_settings_says_what_differs(plain_config, colour_r
     found = r"ema/colour_net/first\.0\.weight: not in it; .*; and 3 more; changed since the last start:"
     with pytest.raises(CheckpointError, match=rf"{found} run\.ema\.enabled: False → True$"):
         run(config_from_plain(plain_config(run={"num_steps": 8, "ema": {"enabled": True}})), colour_recipe())
+
+
+def test_a_checkpoint_of_another_diffusion_says_what_differs(plain_config) -> None:
+    def settings(buckets: int) -> Config:
+        weight = {"name": "AdaptiveLossWeight", "buckets": buckets}
+        gdf = RECIPES["stage_c"]["gdf"] | {"loss_weight": weight}
+        return config_from_plain(plain_config(**RECIPES["stage_c"] | {"gdf": gdf}, run={"num_steps": 1}))
+
+    run(settings(20))
+    with pytest.raises(CheckpointError, match=r"does not fit.*: gdf\.loss_weight\.buckets: 20 → 30$"):
+        run(settings(30))
 
 
 def test_only_kept_checkpoints_and_the_newest_stay(plain_config, colour_recipe, tmp_path) -> None:
