@@ -36,7 +36,7 @@ from train.rng import seed_global
 from train.state import Counters, TrainingState
 
 BUILD_STEP = -2  # seeds the initial weights
-DECISIVE = ("recipe.", "model.", "gdf.", "optim.name", "run.ema.enabled")  # what a checkpoint holds depends on
+DECISIVE = ("recipe.", "model.", "gdf.", "optim.name", "run.ema.enabled")  # for what a checkpoint holds
 
 
 @dataclass
