@@ -9,6 +9,7 @@ import functools
 import re
 import runpy
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -121,7 +122,8 @@ def settings_of_drawing(settings: Any) -> int:
 def check_composed(command: Any, name: str, checked: Callable[[Any], int], arguments: Sequence[str]) -> None:
     """Let a command that Hydra composes read its settings; they are checked, not carried out."""
     told = [word for word in arguments if word not in ("--cfg", "job")]
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as place:
+        patch.chdir(place)  # where Hydra notes what a sweep was
         patch.setattr(command, name, checked)
         patch.setattr(sys, "argv", ["guide"])
         assert command.main(told) == 0, f"refused: {' '.join(arguments)}"
