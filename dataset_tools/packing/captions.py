@@ -130,7 +130,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
+        reader = csv.DictReader(file, strict=True, skipinitialspace=True)
         try:
             header = reader.fieldnames or ()
             if len(header) == 1 and re.search(r"[;\t]", header[0]):
@@ -140,7 +140,8 @@ def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     expected = f"expected {len(header)} fields as in the first line"
                     raise ValueError(f"{path} line {reader.line_num}: {expected}, found another number")
                 filled = {column: text for column, text in row.items() if column and text}
-                yield reader.line_num, {column: _plain(column, text) for column, text in filled.items()}
+                if filled:  # spreadsheets leave rows of commas alone
+                    yield reader.line_num, {column: _plain(column, text) for column, text in filled.items()}
         except csv.Error as error:
             raise ValueError(f"{path} after line {reader.line_num}: {error}") from error
         except UnicodeDecodeError as error:

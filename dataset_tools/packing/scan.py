@@ -68,6 +68,8 @@ def scan(root: Path, out: Path, captions: Path | None = None) -> Scan:
     table = _merged_table(root, tables, captions, left_out)
     texts = _text_files(names)
     used = set(tables)
+    if captions and captions.resolve().is_relative_to(root.resolve()):
+        used.add(captions.resolve().relative_to(root.resolve()).as_posix())
     entries = []
     for name in names:
         if Path(name).suffix.lower() not in SUFFIXES:

@@ -56,6 +56,12 @@ def test_csv_table_with_numbers(photos, name):
     assert entry.facts == {"width": 12, "score": -0.25, "code": "007"}
 
 
+def test_rows_of_commas_and_spaces_behind_commas_are_passed_over(photos):
+    text = 'file_name, text\na.png, "one, two"\n,\n\n'
+    (photos / "captions.csv").write_text(text, encoding="utf-8")
+    assert entries(photos)["a.png"].caption == "one, two"
+
+
 def test_numbers_as_captions_stay_text(photos):
     write_csv(photos / "captions.csv", ("file_name", "text"), ("a.png", "1984"))
     assert entries(photos)["a.png"].caption == "1984"
@@ -95,6 +101,10 @@ def test_named_table_is_used_instead(photos, tmp_path):
     write_jsonl(photos / "metadata.jsonl", {"file_name": "a.png", "text": "A"})
     other = write_csv(tmp_path / "other.csv", ("image", "prompt"), ("./a.png", "B"))
     assert entries(photos, other)["a.png"].caption == "B"
+    inside = other.rename(photos / "sub/other.csv")
+    found = scan(photos, photos / "out", inside)
+    assert found.entries[0].caption == "B"
+    assert [row.file for row in found.left_out] == ["metadata.jsonl"]
 
 
 def test_rows_without_a_picture_and_repeated_rows_are_reported(photos):
