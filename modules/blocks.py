@@ -117,7 +117,8 @@ class TimestepBlock(Block):
         parts = cond.timestep.chunk(len(self.names), dim=1)
         mappers = (getattr(self, name) for name in self.names)
         mapped = [on_stream(mapper, stream(part)) for mapper, part in zip(mappers, parts, strict=True)]
-        scale, shift = sum(mapped).to(x.dtype)[:, :, None, None].chunk(2, dim=1)  # [B, C, 1, 1]
+        both = sum(mapped[1:], start=mapped[0]).to(x.dtype)
+        scale, shift = both[:, :, None, None].chunk(2, dim=1)  # [B, C, 1, 1]
         return torch.addcmul(shift, x, 1 + scale)
 
 
