@@ -35,6 +35,8 @@ def build(spec: Mapping[str, Any]) -> GDF:
     a dictionary again. Raises ValueError on a missing part, on an unknown name or keyword (naming the
     nearest), and on whole numbers beyond 2**20.
     """
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"gdf: expected {{schedule: ..., target: ...}}, found {_shown(spec)}")
     _check_keywords("gdf", GDF, spec)
     parts = {kind: _build(kind, f"gdf.{kind}", value) for kind, value in spec.items() if kind in _BASES}
     return GDF(**parts, offset_noise=spec.get("offset_noise", 0.0))
@@ -52,8 +54,7 @@ def build_sampler(spec: Mapping[str, Any]) -> samplers.BaseSampler:
 
 def _build(kind: str, where: str, spec: Any) -> Any:
     if not isinstance(spec, Mapping) or "name" not in spec:
-        found = "null" if spec is None else repr(spec)
-        raise ValueError(f"{where}: expected {{name: ..., keywords}}, found {found}")
+        raise ValueError(f"{where}: expected {{name: ..., keywords}}, found {_shown(spec)}")
     classes = _classes(_BASES[kind])
     if str(spec["name"]) not in classes:
         raise ValueError(
@@ -67,6 +68,10 @@ def _build(kind: str, where: str, spec: Any) -> Any:
     except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{where}: no {spec['name']} can be made of {keywords} ({reason})") from error
+
+
+def _shown(spec: Any) -> str:
+    return "null" if spec is None else repr(spec)
 
 
 def _value(kind: str, where: str, value: Any) -> Any:

@@ -99,11 +99,16 @@ def write_pipeline(
     write_json(folder / "model_index.json", index | size_settings(kind, parts))
 
 
+def diffusion_part(part: Part, key: str) -> Mapping[str, Any]:
+    """What a network's header says of a part of its diffusion; {} where that is nothing that can be read."""
+    found = (part.facts.get("gdf") or {}).get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
 def other_diffusion(part: Part) -> str | None:
     """What of a network's diffusion is not what diffusers and ComfyUI sample, in words; None: nothing."""
-    diffusion = part.facts.get("gdf", {})
     for key, expected in SAMPLED.items():
-        found = diffusion.get(key, {}).get("name", expected)
+        found = diffusion_part(part, key).get("name", expected)
         if found != expected:
             return (
                 f"{part.name}: trained with {found}; diffusers' pipelines and ComfyUI sample {expected} only"
@@ -122,8 +127,7 @@ def head(kind: str) -> dict[str, Any]:
 
 
 def scheduler_config(part: Part) -> dict[str, Any]:
-    schedule = part.facts.get("gdf", {}).get("schedule", {})
-    return {**head("scheduler"), "s": schedule.get("s", 0.008), "scaler": 1.0}
+    return {**head("scheduler"), "s": diffusion_part(part, "schedule").get("s", 0.008), "scaler": 1.0}
 
 
 def size_settings(kind: str, parts: Mapping[str, Part]) -> dict[str, float]:

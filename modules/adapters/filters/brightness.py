@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modules.adapters.filters import ControlFilter, Generators
+from modules.adapters.filters import MOST_PX, ControlFilter, Generators
 from modules.adapters.pixels import closed, gaussian_blur, resized, short_side_at_most, uniform
 from modules.schema import bounded
 
@@ -23,9 +23,9 @@ class Brightness(ControlFilter):
     between the three where places were resized back.
     """
 
-    size_px: int | None = bounded(224, least=8)
+    size_px: int | None = bounded(224, least=8, most=MOST_PX)
     blobs: float = bounded(1.0, least=0, most=1)
-    closing_px: int = bounded(5, least=0)
+    closing_px: int = bounded(5, least=0, most=MOST_PX)
     blur_px: int = bounded(15, least=0)
     sigma_px: tuple[float, float] = (0.1, 2.0)
     as_published: bool = False

@@ -6,7 +6,7 @@ import cv2
 import torch
 from torch import Tensor
 
-from modules.adapters.filters import ControlFilter, Generators
+from modules.adapters.filters import MOST_PX, ControlFilter, Generators
 from modules.adapters.pixels import resized, short_side_at_most
 from modules.schema import bounded
 
@@ -26,7 +26,7 @@ class Canny(ControlFilter):
 
     low: float = bounded(100.0, least=0)
     high: float = bounded(200.0, least=0)
-    size_px: int | None = bounded(224, least=8)
+    size_px: int | None = bounded(224, least=8, most=MOST_PX)
     as_published: bool = False
 
     def __call__(self, images: Tensor, generators: Generators) -> Tensor:

@@ -99,6 +99,12 @@ def test_errors_name_the_key_and_the_nearest_name(change, message):
         gdf.build(SPEC | change)
 
 
+@pytest.mark.parametrize(("spec", "found"), [(None, "null"), ("cosine", "'cosine'")])
+def test_what_is_no_spec_at_all_is_said(spec, found):
+    with pytest.raises(ValueError, match=f"gdf: expected .*, found {found}"):
+        gdf.build(spec)
+
+
 def test_a_missing_part_is_named():
     with pytest.raises(ValueError, match="gdf.target: missing"):
         gdf.build({key: value for key, value in SPEC.items() if key != "target"})

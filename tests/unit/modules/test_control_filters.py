@@ -86,6 +86,14 @@ def test_a_new_class_is_found_by_its_files_name(tmp_path: Path, monkeypatch: pyt
         build_filter({"name": "gray"})
 
 
+@pytest.mark.parametrize(
+    ("name", "key"), [("canny", "size_px"), ("brightness", "size_px"), ("brightness", "closing_px")]
+)
+def test_settings_from_a_file_are_bounded(name: str, key: str) -> None:
+    with pytest.raises(ValueError, match=f"control.{key}: expected at most 4096, found 1000000"):
+        build_filter({"name": name, key: 10**6})
+
+
 def test_canny_draws_the_outline_and_nothing_else() -> None:
     edges = control("canny", picture())[0, 0]
     inside, outside = edges[20:28, 24:36], edges[40:]

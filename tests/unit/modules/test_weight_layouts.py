@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from modules.weights.conversion import convert, gather
 from modules.weights.layouts import comfyui, diffusers
 from modules.weights.lazy import LazyTensor
 from modules.weights.parts import Part, recognised
+from modules.weights.pipelines import other_diffusion, scheduler_config
 from modules.weights.writers import WRITERS, Settings
 from tests.unit.modules.layout_cases import SMALL, assert_same, tensors
 
@@ -127,3 +129,9 @@ def test_number_formats_change_only_when_asked(parts: dict[str, Part], tmp_path:
     for name, tensor in tensors(parts["previewer"]).items():
         expected = tensor.half() if tensor.is_floating_point() else tensor
         assert torch.equal(found.state[name].read(), expected)
+
+
+@pytest.mark.parametrize("diffusion", [None, {"target": None}, {"schedule": "cosine"}, {"target": {}}])
+def test_a_header_that_says_nothing_of_the_diffusion_counts_as_released(diffusion: Any) -> None:
+    part = Part("stage_c", {}, {}, {"gdf": diffusion})
+    assert other_diffusion(part) is None and scheduler_config(part)["s"] == 0.008
