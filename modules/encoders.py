@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 import transformers  # what it offers is loaded where it is used: settings are checked without its networks
 from torch import Tensor, nn
 
 from modules.conditions import TextFeatures
 from modules.encoder_folders import read_encoder
 from modules.limits import check_sizes
+from modules.pictures import middle_square
 from modules.schema import nearest
 from modules.tokenizer import make_tokenizer, token_id, with_tokens
 from modules.weights.folders import encoder_folder, tokenizer_folder
@@ -186,12 +186,7 @@ class ImageEncoder(nn.Module):
 
     def _pixels(self, images: Tensor) -> Tensor:
         """The middle square of the pictures, their shorter side resized to the encoder's input size."""
-        side = self.model.config.image_size
-        height, width = images.shape[-2:]
-        scaled = [round(size * side / min(height, width)) for size in (height, width)]
-        images = F.interpolate(images.float(), scaled, mode="bicubic", antialias=True).clamp(0, 1)
-        top, left = ((size - side) // 2 for size in scaled)
-        middle = images[..., top : top + side, left : left + side]
+        middle = middle_square(images, self.model.config.image_size)
         mean = middle.new_tensor(CLIP_MEAN)[:, None, None]
         std = middle.new_tensor(CLIP_STD)[:, None, None]
         return ((middle - mean) / std).to(self.model.device, self.model.dtype)

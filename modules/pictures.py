@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+MOST_PROPORTION = 16  # of a longer side: what lies beyond is not resized only to be cut off
 MARGIN_PX = 8
 TEXT_PX, LINE_PX = 12, 16
 LABEL_PX = 110
@@ -29,6 +30,18 @@ def resized(images: Tensor, height: int, width: int) -> Tensor:
     if tuple(images.shape[2:]) == (height, width):
         return images
     return F.interpolate(images.float(), (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def middle_square(images: Tensor, side: int) -> Tensor:
+    """The middle [B, 3, side, side] of pictures [B, 3, H, W] whose shorter side is resized to `side`."""
+    most = MOST_PROPORTION * min(images.shape[-2:])
+    tops = [max(0, size - most) // 2 for size in images.shape[-2:]]
+    images = images[..., tops[0] : tops[0] + most, tops[1] : tops[1] + most]
+    height, width = images.shape[-2:]
+    scaled = [round(size * side / min(height, width)) for size in (height, width)]
+    images = F.interpolate(images.float(), scaled, mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = ((size - side) // 2 for size in scaled)
+    return images[..., top : top + side, left : left + side]
 
 
 def to_image(pixels: Tensor) -> Image.Image:

@@ -12,6 +12,7 @@ from modules.pictures import (
     Row,
     contact_sheet,
     draw_sheet,
+    middle_square,
     resized,
     to_image,
     wrap,
@@ -79,3 +80,13 @@ def test_a_resized_picture_is_the_same_picture() -> None:
     assert resized(ramp, 64, 64) is ramp
     stripes = (torch.arange(64) % 32 < 16).float().expand(1, 3, 64, 64)
     assert resized(stripes, 100, 100).min() == 0 and resized(stripes, 100, 100).max() == 1
+
+
+def test_the_middle_of_a_long_picture_takes_no_memory_for_its_ends() -> None:
+    """Resized as a whole this one would take 100 GB."""
+    long = torch.full((1, 1, 1, 1), 0.5).expand(1, 3, 1, 2**23)
+    assert torch.equal(middle_square(long, 32), torch.full((1, 3, 32, 32), 0.5))
+    ramp = torch.linspace(0, 1, 200).expand(1, 3, 4, 200)  # 50 times as long as high
+    whole = resized(ramp, 8, 400)[..., 196:204]
+    assert torch.allclose(middle_square(ramp, 8), whole, atol=1e-5)
+    assert torch.allclose(middle_square(ramp.mT, 8), whole.mT, atol=1e-5)
