@@ -140,6 +140,21 @@ def test_released_weights_and_their_licence_are_named(runs: Path, tmp_path: Path
     assert "No metrics were kept." in text and "CASCADE" in text
 
 
+@pytest.mark.parametrize("was_interrupted", [False, True])
+def test_a_training_whose_epochs_are_all_read_is_complete(
+    runs: Path, tmp_path: Path, was_interrupted: bool
+) -> None:
+    changed = yaml.safe_load((runs / "stage_a" / "config.yaml").read_text(encoding="utf-8"))
+    changed["data"]["epochs"], changed["run"]["num_steps"] = 1, 1000
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed), encoding="utf-8")
+    record = json.loads((runs / "stage_a" / "run.json").read_text(encoding="utf-8"))
+    record["starts"][-1] |= {"interrupted": was_interrupted}
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    text = card(tmp_path)
+    for words in ("stopped after step 2 of 1000", "The training is not complete."):
+        assert (words in text) == was_interrupted
+
+
 def test_a_damaged_record_is_one_line(runs: Path, tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "config.yaml").write_bytes((runs / "lora" / "config.yaml").read_bytes())
     for damage in ("{", '{"starts": []}', '{"starts": 3}'):

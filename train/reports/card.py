@@ -73,7 +73,7 @@ def front_matter(run: Run) -> str:
 
 def summary(run: Run) -> str:
     wanted, done = run.config["run"]["num_steps"], run.last.get("step")
-    state = "" if done == wanted else f" **It was stopped after step {done} of {wanted}.**"
+    state = "" if run.is_complete else f" **It was stopped after step {done} of {wanted}.**"
     if done is None:
         state = " **Its last start has not ended, or not well.**"
     of = ", ".join(code(called(path)) for path in bases(run.model).values())
@@ -123,6 +123,6 @@ def limits(run: Run) -> str:
         "Nothing filters what it is asked for, or what it makes.",
         "The figures above are of this one training; no other was compared with it.",
     ]
-    if run.last.get("step") != run.config["run"]["num_steps"]:
+    if not run.is_complete:
         told.insert(0, "The training is not complete.")
     return "\n".join(f"- {line}" for line in told)

@@ -40,6 +40,13 @@ class Run:
         inner = self.config["recipe"].get("base")
         return str(inner.get("name", "stage_c")) if isinstance(inner, Mapping) else self.recipe
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do: all steps are taken, or all epochs are read."""
+        done, all_steps = self.last.get("step"), self.config["run"]["num_steps"]
+        is_read = self.config["data"].get("epochs") is not None and self.last.get("interrupted") is False
+        return done is not None and (done == all_steps or is_read)
+
     def rows(self) -> list[dict[str, float]]:
         """The reports of metrics.csv, without what is empty."""
         path = self.folder / "metrics.csv"
