@@ -16,7 +16,7 @@ from dataset_tools.inspecting.findings_text import findings_text
 from dataset_tools.inspecting.survey import ShardSurvey, survey_shard
 from dataset_tools.lookahead import Lookahead
 from dataset_tools.progress import progress_bar
-from dataset_tools.sources import expand
+from dataset_tools.sources import COMMAND, expand
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -53,6 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the command. Raises ValueError, OSError or CacheError for what the user must change."""
     buckets = Buckets(args.image_size**2, args.ratios, args.multiple)
+    if commands := [entry for entry in args.shards if entry.startswith(COMMAND)]:
+        raise ValueError(f"SHARDS: {commands[0]}: inspect runs no commands; put what it says into a file")
     shards = expand(args.shards, "SHARDS")
     if args.plot:
         _check_plot(args.plot)

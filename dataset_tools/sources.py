@@ -81,9 +81,11 @@ def _expand_entry(entry: str) -> list[str]:
     """The shards that one entry stands for, of which one local file at least is there."""
     names = [name for text in expand_braces(entry) for name in _expand_one(text)]
     if not any(is_remote(name) or Path(name).is_file() for name in names):
-        raise FileNotFoundError(
-            f"no .tar at {entry}; make some with: python -m dataset_tools pack PHOTOS FOLDER"
-        )
+        inside = sorted({file.parent for file in Path(entry).expanduser().glob("*/*.tar")})
+        advice = "make some with: python -m dataset_tools pack PHOTOS FOLDER"
+        if inside:
+            advice = f"did you mean {' or '.join(map(str, inside[:3]))}?"
+        raise FileNotFoundError(f"no .tar at {entry}; {advice}")
     return names
 
 

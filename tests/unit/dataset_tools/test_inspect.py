@@ -222,6 +222,7 @@ def test_workers_find_the_same(shards, capsys):
         (["missing.tar"], "SHARDS: no .tar at missing.tar"),
         (["{shards}", "--plot", "missing/plot.png"], "no such folder"),
         (["{shards}", "--plot", "plot.xyz"], "--plot"),
+        (["pipe:cat a.tar"], "SHARDS: pipe:cat a.tar: inspect runs no commands"),
         (["{shards}", "--ratios", "x"], "ratio"),
         (["{shards}", "--image-size", "0"], "at least 1"),
     ],

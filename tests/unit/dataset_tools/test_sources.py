@@ -52,6 +52,13 @@ def test_what_matches_nothing_is_named(tmp_path, monkeypatch, entry):
     assert str(caught.value).startswith(f"data.shards: no .tar at {entry}; make some with: python -m")
 
 
+def test_a_folder_of_folders_of_shards_names_these(make_shards, tmp_path):
+    folder = make_shards([1, 1])
+    with pytest.raises(FileNotFoundError) as caught:
+        expand(str(tmp_path))
+    assert str(caught.value) == f"data.shards: no .tar at {tmp_path}; did you mean {folder}?"
+
+
 def test_what_cannot_be_read_is_refused():
     with pytest.raises(ValueError, match="empty"):
         expand([])
