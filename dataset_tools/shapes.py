@@ -125,4 +125,7 @@ def main(args: argparse.Namespace) -> int:
 def _is_drawn(out: Path, settings: dict[str, int | str]) -> bool:
     stored = out / SETTINGS_NAME
     indices = all((out / name / INDEX_NAME).is_file() for name in ("train", "held_out"))
-    return indices and stored.is_file() and json.loads(stored.read_text(encoding="utf-8")) == settings
+    try:
+        return indices and json.loads(stored.read_text(encoding="utf-8")) == settings
+    except (OSError, ValueError):  # none, or a damaged one
+        return False

@@ -91,6 +91,9 @@ def test_running_again_draws_nothing_and_other_settings_draw_anew(tmp_path: Path
     assert (out / "train" / "000000.tar").stat().st_mtime_ns == before
     assert main(["shapes", str(out), "--train", "6", "--held-out", "5"]) == 0
     assert len(read_all(out / "train")) == 6
+    (out / "shapes.json").write_bytes(b"{")
+    assert main(["shapes", str(out), "--train", "7", "--held-out", "5"]) == 0
+    assert len(read_all(out / "train")) == 7
 
 
 def test_a_new_object_is_not_part_of_the_world() -> None:
