@@ -31,6 +31,7 @@ from dataset_tools.shards import INDEX_NAME, ShardLimits, ShardWriter, write_who
 HELD_OUT_SCENES = 120  # of 960
 TRAINING_PICTURES, OBJECT_PICTURES = 8000, 8
 SETTINGS_NAME = "shapes.json"
+SPLITS = ("train", "held_out")
 
 
 def split_scenes() -> tuple[list[Scene], list[Scene]]:
@@ -112,7 +113,7 @@ def main(args: argparse.Namespace) -> int:
     if _is_drawn(args.out, settings):
         print(f"{args.out} holds these pictures already")
         return 0
-    (args.out / SETTINGS_NAME).unlink(missing_ok=True)
+    _claim(args.out, settings)
     training, held_out = split_object(args.object, args.train) if args.object else split_scenes()
     write_split(args.out / "train", training, args.train, 2 * args.seed, varied=not args.object)
     write_split(args.out / "held_out", held_out, args.held_out, 2 * args.seed + 1, varied=False)
@@ -122,9 +123,18 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _claim(out: Path, settings: dict[str, int | str]) -> None:
+    """Note what is being drawn; ValueError when there are shards, but no such note beside them."""
+    foreign = [path for name in SPLITS for path in (out / name).glob("*.tar")]
+    if foreign and not (out / SETTINGS_NAME).is_file():
+        raise ValueError(f"{foreign[0]} is no shard of `shapes`; name another folder, or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / SETTINGS_NAME, json.dumps({"unfinished": settings}) + "\n")
+
+
 def _is_drawn(out: Path, settings: dict[str, int | str]) -> bool:
     stored = out / SETTINGS_NAME
-    indices = all((out / name / INDEX_NAME).is_file() for name in ("train", "held_out"))
+    indices = all((out / name / INDEX_NAME).is_file() for name in SPLITS)
     try:
         return indices and json.loads(stored.read_text(encoding="utf-8")) == settings
     except (OSError, ValueError):  # none, or a damaged one

@@ -96,6 +96,18 @@ def test_running_again_draws_nothing_and_other_settings_draw_anew(tmp_path: Path
     assert len(read_all(out / "train")) == 7
 
 
+def test_shards_of_somebody_else_are_left_alone(tmp_path: Path, capsys) -> None:
+    theirs = tmp_path / "shapes" / "train" / "000007.tar"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    command = ["shapes", str(tmp_path / "shapes"), "--train", "3", "--held-out", "2"]
+    assert main(command) == 2
+    assert "000007.tar is no shard of `shapes`" in capsys.readouterr().err
+    assert theirs.read_bytes() == b"theirs" and [*theirs.parent.iterdir()] == [theirs]
+    theirs.unlink()
+    assert main(command) == 0
+
+
 def test_a_new_object_is_not_part_of_the_world() -> None:
     assert not set(OBJECTS) & {scene.shape for scene in all_scenes()}
     assert not {"pillar", "[pillar]"} & set(vocabulary())
