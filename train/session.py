@@ -89,6 +89,7 @@ def make_session(config: Config, recipe: Recipe | None, world: World) -> Session
     recipe: in place of the one that the settings name. Raises ValueError or OSError, one line, for whatever
     was given wrong; no worker is left then.
     """
+    check_folder(config)
     check_processes(config, world)
     check_device(config, world.device)
     set_arithmetic(config, world)
@@ -143,6 +144,16 @@ def begin(
     session = Session(config, world, state, [], casts, progress, trackers, record, saver)
     session.hooks = make_hooks(session, sheet_batch)
     return session
+
+
+def check_folder(config: Config) -> None:
+    """Whether the run's folder is free, or that of a run with the same recipe, which is gone on with."""
+    changes = RunRecord(Path(config.run.dir), asdict(config)).changes()
+    for change in changes:
+        if change.startswith("recipe.name:"):
+            raise ConfigError(
+                f"run.dir: {config.run.dir} holds a run of another recipe ({change}); name another folder"
+            )
 
 
 def check_processes(config: Config, world: World) -> None:

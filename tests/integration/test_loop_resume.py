@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from modules.schema import ConfigError
 from modules.weights import read_header
 from tests.integration.recipe_cases import RECIPES
 from tests.integration.saved import saved_tensors, saved_texts
@@ -247,6 +248,16 @@ def test_a_checkpoint_of_another_network_is_refused(plain_config, colour_recipe)
     shapes = r"colour_net/last\.weight: expected \[4, 8\], found \[3, 8\]; .*last\.bias: .*; and 1 more"
     with pytest.raises(CheckpointError, match=shapes):
         run(config_from_plain(plain_config(run={"num_steps": 8})), recipe)
+
+
+def test_a_folder_of_another_recipe_is_left_as_it_is(plain_config, colour_recipe, tmp_path) -> None:
+    run(config_from_plain(plain_config()), colour_recipe())
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    other = config_from_plain(plain_config(**RECIPES["stage_c"]))
+    said = r"run\.dir: .*run of another recipe \(recipe\.name: colour → stage_c"
+    with pytest.raises(ConfigError, match=said):
+        run(other)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_a_checkpoint_of_other_settings_says_what_differs(plain_config, colour_recipe) -> None:
