@@ -136,7 +136,8 @@ class Run:
         another of its side remains. Rounds go on for `seconds`. operations: of one turn; then a matrix
         product in this precision takes turns too, which gives the floor. clock: seconds so far; of the wall,
         or of the process where others' work is to count little. shorten: variants that are far behind their
-        side's fastest in the first round take no further turns, where only the fastest count.
+        side's fastest in the first round take no further turns, where only the fastest count; at small sizes,
+        where speed says nothing, all take them.
         """
         failed: dict[str, str] = {}
         sides = [self._warmed(SIDES[0], ours, failed), self._warmed(SIDES[1], peers, failed)]
@@ -153,7 +154,7 @@ class Run:
                 break
             for key in list(turns)[:: 1 if number % 2 == 0 else -1]:
                 spent[key].append(self.timed(turns[key], clock))
-            if shorten and number == 0:
+            if shorten and not self.small and number == 0:
                 for key in far_behind(spent):
                     del turns[key]
                     failed[f"{SIDES[key[0]]}: {key[1]}"] = f"far behind: {spent.pop(key)[0]:.3g} s"

@@ -80,11 +80,18 @@ def test_where_only_the_fastest_count_those_far_behind_it_take_one_turn() -> Non
     clock = Clock()
     ours = {"slow": clock.turn("s", 1.3), "near": clock.turn("n", 1.2), "fast": clock.turn("f", 1.0)}
     peers = {"alone": clock.turn("a", 9.0)}
-    comparison = Run(CPU, small=True).compare(ours, peers, clock=clock, shorten=True)
+    comparison = Run(CPU, seconds=0).compare(ours, peers, clock=clock, shorten=True)
     assert clock.order == "snfa" + "snfa" + "afn" + "nfa"
     assert set(comparison.ours) == {"near", "fast"}
     assert comparison.failed == {"ours: slow": "far behind: 1.3 s"}
     assert comparison.ratio() == 1 / 9
+
+
+def test_at_small_sizes_even_those_far_behind_show_that_they_run() -> None:
+    clock = Clock()
+    ours = {"slow": clock.turn("s", 9.0), "fast": clock.turn("f", 1.0)}
+    comparison = Run(CPU, small=True).compare(ours, {"a": clock.turn("a", 1.0)}, clock=clock, shorten=True)
+    assert set(comparison.ours) == {"slow", "fast"} and comparison.failed == {}
 
 
 def test_a_side_without_any_variant_ends_the_row() -> None:
