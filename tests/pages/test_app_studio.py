@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from inference import Cascade, Request, StageSettings, open_picture
+from inference.app import jobs
 from inference.app.events import Done, Drawing, Waiting
 from inference.app.shelf import Shelf
 from inference.app.studio import Studio
@@ -149,7 +150,10 @@ def test_others_wait_their_turn_and_hear_their_place(studio: Studio) -> None:
     assert isinstance(list(third)[-1], Done)
 
 
-def test_who_waits_hears_from_time_to_time_that_it_still_does(studio: Studio) -> None:
+def test_who_waits_hears_from_time_to_time_that_it_still_does(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "PULSE_S", 0.01)  # sooner than the first has drawn
     first = studio.draw([wish(LONG)], "first")
     until_drawing(first)
     second = studio.draw([wish()], "second")
