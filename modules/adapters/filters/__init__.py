@@ -29,9 +29,8 @@ from modules.schema import ConfigError, from_plain, join, nearest
 from modules.semantic_compressor import SemanticCompressor
 
 Generators = Sequence[torch.Generator]
-MOST_PX = (
-    4096  # of the squares and diamonds that a filter works on: its settings may come with a stranger's file
-)
+# Of the squares and diamonds that a filter works on: its settings may come with a stranger's file.
+MOST_PX = 4096
 # What the released ControlNets were trained on, by bottleneck and input channels; their files do not say it.
 RELEASED: dict[tuple[str, int], dict[str, Any]] = {
     ("effnet", 1): {"name": "canny", "as_published": True},
