@@ -1,17 +1,13 @@
 """Who may take how much of a folder of copies, agreed on by all processes of a machine."""
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # Windows: there two downloads that begin in the same instant may overlook each other
-    fcntl = None  # type: ignore[assignment]
+from dataset_tools.locks import locked
 
 STALE_S = 120.0  # a download that has not grown for so long belongs to a process that died
 
@@ -68,17 +64,8 @@ class Room:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes and threads from changing what is reserved."""
-        with self._lock() as file:
-            if sys.platform == "win32" or fcntl is None:  # the former is what mypy understands
-                yield
-                return
-            with suppress(OSError):  # a network file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:  # closing is not enough: a process that was forked just now has the file, too
-                with suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_UN)
+        with self._lock() as file, locked(file):
+            yield
 
     def _lock(self) -> BinaryIO:
         path = self.folder / "lock"

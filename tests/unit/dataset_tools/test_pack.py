@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dataset_tools.__main__ import main
-from dataset_tools.packing.lock import held
+from dataset_tools.locks import locked
 from tests.unit.dataset_tools.pack_cases import contents, pack, report, samples, save
 
 
@@ -267,7 +267,7 @@ def test_a_folder_is_packed_into_by_one_process_at_a_time(photos, tmp_path, caps
     pack(photos, out)
     whole = contents(out)
     capsys.readouterr()
-    with held(out / ".pack/lock", out):
+    with (out / ".pack/lock").open("ab") as file, locked(file):
         error = fails(capsys, "pack", photos, out, "--workers", "0", "--shard-samples", "1")
     assert error == f"error: {out}: another pack is at work there; wait for its end\n"
     assert contents(out) == whole

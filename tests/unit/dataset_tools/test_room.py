@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_tools import cache, room
+from dataset_tools import cache, locks, room
 from dataset_tools.cache import Cache
 from dataset_tools.room import Room
 from tests.unit.dataset_tools.stream_cases import soon
@@ -206,7 +206,7 @@ def test_a_size_that_was_seen_is_reserved_from_the_beginning(tmp_path, monkeypat
 
 
 def test_without_locks_one_of_two_has_a_download(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     monkeypatch.setattr(Room, "_under_way", lambda self: {})  # both look before one begins
     assert [Room(tmp_path, 300).claim(tmp_path / "a-100.part", 100) for _ in "12"] == [True, False]
 

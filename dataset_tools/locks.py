@@ -1,0 +1,33 @@
+"""Locks of files, against other processes and threads."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows: there nobody is kept away
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def locked(file: BinaryIO, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of an open file until the block or the process ends, where its file system has locks.
+
+    wait: until whoever holds it lets go; else that raises BlockingIOError.
+    """
+    if sys.platform == "win32" or fcntl is None:  # the former is what mypy understands
+        yield
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a network file system without locks
+        pass
+    try:
+        yield
+    finally:  # closing is not enough: a process that was forked just now has the file, too
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
