@@ -31,3 +31,19 @@ def locked(file: BinaryIO, wait: bool = True) -> Iterator[None]:
     finally:  # closing is not enough: a process that was forked just now has the file, too
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def own(file: BinaryIO) -> bool:
+    """Take an open file for this process alone, until it closes the file or ends; False if another has it.
+
+    A lock of its own kind: processes that are forked meanwhile do not have it and cannot keep it.
+    """
+    if sys.platform == "win32" or fcntl is None:
+        return True
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # by which of them, the system decides (fcntl(2))
+        return False
+    except OSError:  # as above
+        pass
+    return True

@@ -10,10 +10,12 @@ import torch
 
 from dataset_tools.batches import Batch
 from dataset_tools.stream import Stream
+from modules.host_memory import keep_freed
 from modules.schema import ConfigError, nearest
 from train.checkpoints.folders import CheckpointError, Checkpoints
 from train.checkpoints.resuming import Resumed, export_again, resume, resume_data
 from train.checkpoints.saver import Saver
+from train.claim import Claim
 from train.config import Config
 from train.device_limits import check_device
 from train.ema import Ema
@@ -52,6 +54,7 @@ class Session:
     trackers: Trackers
     record: RunRecord
     saver: Saver
+    claim: Claim
 
     @contextmanager
     def noted(self) -> Iterator[dict[str, Any]]:
@@ -71,6 +74,7 @@ class Session:
                 self._record(facts)
                 self.trackers.close()
                 self.progress.close()
+            self.claim.let_go()
 
     def _record(self, facts: dict[str, Any]) -> None:
         try:
@@ -93,10 +97,12 @@ def make_session(config: Config, recipe: Recipe | None, world: World) -> Session
     check_processes(config, world)
     check_device(config, world.device)
     set_arithmetic(config, world)
-    run = config.run
+    run, claim = config.run, Claim(Path(config.run.dir))
     stream = Stream(config.data, rank=world.rank, world_size=world.size, seed=run.seed)
     checkpoints = Checkpoints(Path(run.dir) / "checkpoints", run.keep_every, run.keep_last)
     try:
+        if world.is_first and Path(run.dir).exists():
+            claim.hold()
         if stream.latents is None and not checkpoints.are_there:  # what it needs of latents, the recipe knows
             stream.start()
         recipe = recipe or make_recipe(config)
@@ -107,13 +113,14 @@ def make_session(config: Config, recipe: Recipe | None, world: World) -> Session
             found = resume_data(checkpoints, stream, world)
         stream.start()
         sheet_batch = first_pictures(config)  # data with nothing usable end the run here
-        state = build(config, recipe, world, stream)
+        state = build(config, recipe, world, stream, claim)
         if found:
             with with_changes(config):
                 found = resume(found, checkpoints, state)
-        return begin(config, state, checkpoints, found, sheet_batch)
+        return begin(config, state, checkpoints, found, sheet_batch, claim)
     except BaseException:
         stream.close()
+        claim.let_go()
         raise
 
 
@@ -123,6 +130,7 @@ def begin(
     checkpoints: Checkpoints,
     resumed: Resumed | None,
     sheet_batch: Batch,
+    claim: Claim,
 ) -> Session:
     """Note that the run starts or goes on, and make all that tells of it."""
     step, world, settings = state.counters.step, state.world, asdict(config)
@@ -133,6 +141,7 @@ def begin(
     facts = RunFacts(folder, config.name, record.run_id, step, settings)
     trackers = Trackers({}, facts, progress.note)
     if world.is_first:
+        checkpoints.clean()
         if resumed:
             announce(progress, record, step, resumed)
             export_again(resumed, folder / "weights")
@@ -141,7 +150,7 @@ def begin(
     note = progress.note if world.is_first else lambda text: None
     saver = Saver(checkpoints, state, folder / "weights", note)
     casts = autocast(config.run.precision, world.device)
-    session = Session(config, world, state, [], casts, progress, trackers, record, saver)
+    session = Session(config, world, state, [], casts, progress, trackers, record, saver, claim)
     session.hooks = make_hooks(session, sheet_batch)
     return session
 
@@ -178,10 +187,12 @@ def check_players(config: Config, recipe: Recipe, world: World) -> None:
 
 
 def set_arithmetic(config: Config, world: World) -> None:
-    """Threads on a CPU; on a GPU the tensor cores (TF32) also for fp32 products, convolutions among them,
-    where bf16 is allowed anyway."""
+    """Threads and memory on a CPU; on a GPU the tensor cores (TF32) also for fp32 products, convolutions
+    among them, where bf16 is allowed anyway."""
     if config.run.num_threads is not None:
         torch.set_num_threads(config.run.num_threads)
+    if world.device.type == "cpu":
+        keep_freed()
     if world.device.type == "cuda":
         is_rounded = config.run.precision == "bf16"
         torch.set_float32_matmul_precision("high" if is_rounded else "highest")
@@ -194,12 +205,13 @@ def first_pictures(config: Config) -> Batch:
     return next(iter(Stream(data, rank=0, world_size=1, seed=config.run.seed)))
 
 
-def build(config: Config, recipe: Recipe, world: World, stream: Stream) -> TrainingState:
+def build(config: Config, recipe: Recipe, world: World, stream: Stream, claim: Claim) -> TrainingState:
     """The networks, who learns, and the average, with their initial values."""
     seed_global(config.run.seed, BUILD_STEP, 0, 0)  # the same initial weights on all ranks
     recipe.build(world.device)
     if world.is_first:
         Path(config.run.dir).mkdir(parents=True, exist_ok=True)
+        claim.hold()
         recipe.export(Path(config.run.dir))  # while what it writes is whole
     players = recipe.trainable()
     for name in recipe.players:

@@ -37,8 +37,6 @@ def resume_data(checkpoints: Checkpoints, stream: Stream, world: World) -> Resum
     or another version, and to go back without a word would give up work that may be worth a change of these.
     """
     began = time.monotonic()
-    if world.is_first:
-        checkpoints.clean()
     paths: list[Path] = gather(checkpoints.usable() if world.is_first else [])[0]
     for path in paths:
         problem = _first(damage(path, world.rank, world.size))
