@@ -10,8 +10,9 @@ from train.config import EmaConfig
 from train.parallel.shards import local, reshard
 
 
-def decay_after(passed: int, config: EmaConfig) -> float:
-    """The decay of an update `passed` steps after the start; 0 (the weights themselves) until then.
+def decay_after(passed: int, config: EmaConfig, steps: int = 1) -> float:
+    """The decay of an update `passed` steps after the start, `steps` after the one before it; 0 (the weights
+    themselves) until the start.
 
     It is per step: averaging every 10th step forgets as fast as averaging every step. It grows from 0.18 to
     `config.decay`, so that an average of n steps is not one of the first weights: with a fixed decay of
@@ -19,7 +20,7 @@ def decay_after(passed: int, config: EmaConfig) -> float:
     """
     if passed <= 0:
         return 0.0
-    return min(config.decay, (1 + passed) / (10 + passed)) ** config.interval
+    return min(config.decay, (1 + passed) / (10 + passed)) ** steps
 
 
 class Ema:
@@ -43,10 +44,14 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step `step` (1-based)."""
-        if step % self.config.interval and step != self.config.start:
+        """Take in the weights after optimizer step `step` (1-based), if it is one of the interval's.
+
+        Those before the first interval's end all are: a run that ends before it has an average, too.
+        """
+        start, interval = self.config.start, self.config.interval
+        if step % interval and step != start and step > interval:
             return
-        decay = decay_after(step - self.config.start, self.config)
+        decay = decay_after(step - start, self.config, 1 if step <= interval else interval)
         pairs = list(zip(self._averages(), self._weights(), strict=True))
         alike = [pair for pair in pairs if pair[0].dtype == pair[1].dtype]
         if alike:

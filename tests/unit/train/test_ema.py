@@ -43,7 +43,13 @@ def test_before_its_start_the_average_is_the_weights() -> None:
 
 def test_an_interval_forgets_as_fast_as_every_step() -> None:
     found = averages(EmaConfig(start=2, interval=2, decay=0.1), 6)
-    assert found == pytest.approx([0, 2, 2, 2 + 0.99 * 2, 3.98, 3.98 + 0.99 * 2.02])
+    assert found == pytest.approx([1, 2, 2, 2 + 0.99 * 2, 3.98, 3.98 + 0.99 * 2.02])
+
+
+def test_a_run_shorter_than_the_interval_has_an_average_too() -> None:
+    found = averages(EmaConfig(interval=100, decay=0.75), 20)
+    assert found == averages(EmaConfig(interval=1, decay=0.75), 20)
+    assert found[-1] > 15
 
 
 def test_weights_and_averages_change_places_and_come_back() -> None:
