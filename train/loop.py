@@ -130,8 +130,10 @@ def check_finite(session: Session, updates: list[Update]) -> None:
     limit, counters = session.config.run.max_nonfinite, session.state.counters
     if counters.nonfinite_in_a_row >= limit:
         found = ", ".join(f"loss {done.loss:g}, gradient norm {done.gradient_norm:g}" for done in updates)
+        folder = session.config.run.dir
+        is_saved = session.saver.checkpoints.are_there
+        saved = f"the newest checkpoint in {folder} is from before; " if is_saved else ""
         raise DivergedError(
-            f"step {counters.step}: loss or gradient not finite in {limit} steps in a row ({found});"
-            f" the newest checkpoint in {session.config.run.dir} is from before; try a lower optim.lr,"
-            f" a longer optim.warmup_steps or run.precision=fp32"
+            f"step {counters.step}: loss or gradient not finite in {limit} steps in a row ({found}); {saved}"
+            f"try a lower optim.lr, a longer optim.warmup_steps or run.precision=fp32"
         )

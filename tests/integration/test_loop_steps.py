@@ -56,11 +56,15 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(plain_config, colour_r
 
 
 def test_too_many_bad_steps_in_a_row_end_the_run(plain_config, colour_recipe, tmp_path) -> None:
-    config = config_from_plain(plain_config(run={"max_nonfinite": 3, "num_steps": 20}))
-    with pytest.raises(DivergedError, match=r"step 5: .* 3 steps in a row \(loss nan.*optim\.lr"):
+    config = config_from_plain(plain_config(run={"max_nonfinite": 3, "num_steps": 20, "save_every": 20}))
+    with pytest.raises(DivergedError, match=r"step 5: .* 3 steps in a row \(loss nan.*optim\.lr") as told:
         run(config, colour_recipe(bad_steps=range(2, 20)))
+    assert "checkpoint" not in str(told.value), "there is none yet"
     start = json.loads((tmp_path / "run" / "run.json").read_text())["starts"][0]
     assert start["error"].startswith("DivergedError: step 5")
+    config = config_from_plain(plain_config(run={"max_nonfinite": 3, "num_steps": 20, "save_every": 1}))
+    with pytest.raises(DivergedError, match=r"the newest checkpoint in .*run is from before"):
+        run(config, colour_recipe(bad_steps=range(2, 20)))
 
 
 def test_the_same_batch_comes_again_and_again_when_asked(plain_config, colour_recipe) -> None:
