@@ -133,7 +133,10 @@ def cpu_info(key: str) -> str:
 
 
 def processor() -> str:
-    return cpu_info("model name") or platform.processor() or platform.machine()
+    """Its name; on x86 with family and model, for a virtual machine may tell no more than the maker's."""
+    name = cpu_info("model name") or platform.processor() or platform.machine()
+    family = cpu_info("cpu family")
+    return f"{name} (family {family}, model {cpu_info('model')})" if family else name
 
 
 def cpu_flags() -> set[str]:

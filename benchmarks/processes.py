@@ -49,9 +49,12 @@ def _measure(sender: Connection, name: str, device: str, settings: dict[str, Any
     from benchmarks.machine import rates
     from benchmarks.rows import all_rows
     from dataset_tools.children import follow_parent
+    from modules.host_memory import keep_freed
     from modules.schema import one_line
 
     follow_parent(ignored=())
+    if device == "cpu":  # as our programs do; peers in the same process have it, too
+        keep_freed()
     if settings["small"]:
         torch.compiler.set_stance("force_eager")  # compiling takes a minute, whatever the size
     try:

@@ -15,6 +15,7 @@ from inference.reading import Compile, Keeping, Offload, Quantize, per_network
 from inference.settings import RELEASED_ENCODERS, RELEASED_FACTS, StageSettings, Weights, one_of
 from modules.devices import has_format, named_device
 from modules.encoders import cached_folder
+from modules.host_memory import keep_freed
 from modules.schema import bounded, from_plain
 from modules.weights import (
     describe,
@@ -63,6 +64,8 @@ class Networks:
         self.run, self.weights, self.ema = run, weights, ema
         self.device, self.dtype_name = device, dtype
         self.keeping = Keeping(device, DTYPES[dtype], offload, per_network(quantize), compile, ema)
+        if device.type == "cpu":
+            keep_freed()
         self._paths: dict[str, Path] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._fingerprints: dict[Path, str] = {}

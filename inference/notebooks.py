@@ -32,6 +32,7 @@ from PIL import Image
 from torch import Tensor
 
 from inference.pictures import Picture
+from modules.host_memory import give_back_freed
 from modules.pictures import Row, draw_sheet, to_image
 
 HEIGHT_PX, COLUMNS = 160, 6
@@ -106,6 +107,7 @@ class _ProcessPeak:
     name, bytes = "memory", 0
 
     def __enter__(self) -> None:
+        give_back_freed()  # by what was before
         self._process, self._done = psutil.Process(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._look()

@@ -1,11 +1,11 @@
 """Multi-head attention on condition tokens, and its projections."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.dot_products import attend
 from modules.mixing import scaled_up
+from modules.products import Linear, product
 
 KeysValues = tuple[Tensor, Tensor]
 # Down which fp16 goes for the last projection. Values are about 1: much further down they would lose digits.
@@ -37,7 +37,7 @@ class PackedLinear(nn.Module):
         return self._owner.in_proj_bias[self._rows]
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * c, c))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * c))
         self.to_q, self.to_k, self.to_v = (PackedLinear(self, index) for index in range(3))
-        self.out_proj = nn.Linear(c, c)
+        self.out_proj = Linear(c, c)
         self.image_attention: nn.Module | None = None
         self.reset_parameters()
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from modules.dropout import dropout
 
 MOST_KEPT = 2**26  # scores for the backward pass: 128 MiB in bf16; beyond, they are computed anew
-MOST_AT_A_TIME = 2**19  # scores: 1 MiB in bf16, which stays in a core's cache
+MOST_AT_A_TIME = 2**22  # scores: 8 MiB in bf16; more hold up no core, and fit no cache
+LEAST_OF_ALL = 2**19  # scores; for fewer, the fused kernel is quicker
 MOST_OF_A_HEAD = 2**21  # scores; beyond, the fused kernel is as quick
 
 
@@ -23,7 +24,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
     """
     if q.device.type == "cpu":
         scores, is_narrow = q.shape[:-1].numel() * k.shape[-2], q.dtype == torch.bfloat16
-        if torch.is_grad_enabled() and q.requires_grad:
+        if torch.is_grad_enabled() and any(each.requires_grad for each in (q, k, v)):
             if p > 0 or (is_narrow and scores <= MOST_KEPT):
                 return attend_by_pictures(q, k, v, p)
         elif is_narrow and p == 0:
@@ -44,13 +45,16 @@ def attend_by_pictures(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
 def attend_by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """The same without gradients and dropout, a few heads at a time."""
     scores = q.shape[-2] * k.shape[-2]
-    if scores > MOST_OF_A_HEAD:
+    if scores > MOST_OF_A_HEAD or scores * q.shape[:2].numel() < LEAST_OF_ALL:
         return F.scaled_dot_product_attention(q, k, v)
     together = max(1, MOST_AT_A_TIME // scores)
-    scaled = q * q.shape[-1] ** -0.5
-    heads = zip(*(each.flatten(0, 1).split(together) for each in (scaled, k, v)), strict=True)
-    found = [torch.bmm(torch.bmm(a, b.transpose(1, 2)).softmax(dim=-1).to(c.dtype), c) for a, b, c in heads]
-    return torch.cat(found).view(q.shape)
+    queries, keys, values = (each.flatten(0, 1) for each in (q * q.shape[-1] ** -0.5, k, v))
+    found = torch.empty_like(queries, memory_format=torch.contiguous_format)
+    parts = (each.split(together) for each in (queries, keys, values, found))
+    for some_queries, some_keys, some_values, some_found in zip(*parts, strict=True):
+        weights = torch.bmm(some_queries, some_keys.transpose(1, 2)).softmax(dim=-1).to(v.dtype)
+        torch.bmm(weights, some_values, out=some_found)
+    return found.view(q.shape)
 
 
 @torch.library.custom_op("kaskade::attend_by_heads", mutates_args=())

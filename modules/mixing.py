@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from modules.dropout import Dropout
+from modules.products import Linear, with_gelu
 from modules.response_norm import GlobalResponseNorm
 
 HALF_SCALE = 256.0  # down which fp16 goes where it would overflow; a power of two rounds nothing
@@ -39,13 +40,14 @@ class ChannelMixer(nn.Sequential):
     def __init__(self, c_in: int, c_out: int, dropout: float) -> None:
         wide = 4 * c_out
         norm, drop = GlobalResponseNorm(wide), Dropout(dropout)
-        super().__init__(nn.Linear(c_in, wide), nn.GELU(), norm, drop, nn.Linear(wide, c_out))
+        super().__init__(Linear(c_in, wide), nn.GELU(), norm, drop, Linear(wide, c_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float16:
-            return super().forward(x)
         expand, activate, norm, drop, reduce = self
-        return scaled_up(reduce, drop(norm(activate(expand(x)), down=HALF_SCALE)), HALF_SCALE)
+        x = with_gelu(expand, x, activate)
+        if x.dtype != torch.float16:
+            return reduce(drop(norm(x)))
+        return scaled_up(reduce, drop(norm(x, down=HALF_SCALE)), HALF_SCALE)
 
 
 class BehindNorm(nn.Sequential):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modules.activation import GELU
 from modules.network import Network, check_shape, keeps_config, reset_all
+from modules.products import Linear, with_gelu
 from modules.vector_quantizer import VectorQuantizer
 
 
@@ -31,7 +31,7 @@ class StageAResBlock(nn.Module):
     def __init__(self, c: int, c_wide: int) -> None:
         super().__init__()
         self.depthwise = nn.Sequential(nn.ReplicationPad2d(1), nn.Conv2d(c, c, 3, groups=c))
-        self.channelwise = nn.Sequential(nn.Linear(c, c_wide), GELU(), nn.Linear(c_wide, c))
+        self.channelwise = nn.Sequential(Linear(c, c_wide), nn.GELU(), Linear(c_wide, c))
         # Scale, shift and gate of the convolution, then of the channel mixing.
         self.gammas = nn.Parameter(torch.zeros(6))
 
@@ -46,7 +46,8 @@ class StageAResBlock(nn.Module):
         scale_1, shift_1, gate_1, scale_2, shift_2, gate_2 = self.gammas.unbind()
         y = self._norm(x, scale_1, shift_1).permute(0, 3, 1, 2)
         x = torch.addcmul(x, self.depthwise(y), gate_1)
-        y = self.channelwise(self._norm(x, scale_2, shift_2)).permute(0, 3, 1, 2)
+        expand, gelu, reduce = self.channelwise
+        y = reduce(with_gelu(expand, self._norm(x, scale_2, shift_2), gelu)).permute(0, 3, 1, 2)
         return torch.addcmul(x, y, gate_2)
 
     @staticmethod

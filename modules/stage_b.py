@@ -9,6 +9,7 @@ from modules.blocks import resize
 from modules.levels import ConditionSizes, make_levels
 from modules.mixing import LayerNorm2d
 from modules.network import check_shape, keeps_config
+from modules.scalers import Doubling, Halving
 from modules.unet import Prepared, UNet
 
 
@@ -48,7 +49,7 @@ class StageB(UNet):
         t_conds: Sequence[str] = ("sca",),
     ) -> None:
         scalers = [
-            (nn.Conv2d(c, deeper, 2, stride=2), nn.ConvTranspose2d(deeper, c, 2, stride=2))
+            (Halving(c, deeper), Doubling(deeper, c))
             for c, deeper in zip(c_hidden, c_hidden[1:], strict=False)
         ]
         levels = make_levels(

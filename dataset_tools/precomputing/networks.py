@@ -12,6 +12,7 @@ from dataset_tools.precomputing.settings import Settings
 from modules.conditions import compress_shrunk
 from modules.devices import best, named_device, present
 from modules.encoders import ImageEncoder, TextEncoder
+from modules.host_memory import keep_freed
 from modules.settings import identity
 from modules.weights import load_network
 
@@ -26,6 +27,8 @@ class Networks:
         kind = best(present())
         chosen = f"cuda:{local_rank}" if kind == "cuda" else kind
         self.device = named_device(device or chosen, "--device", "cpu, cuda, cuda:1, mps")
+        if self.device.type == "cpu":
+            keep_freed()
         self.scale = settings.recipe.compressor_scale
         self.identities = {name: identity(name, each) for name, each in settings.networks.items()}
         self.networks: dict[str, Any] = {name: self._load(name) for name in settings.networks}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
+from modules.products import ONEDNN
 from train.parallel.batchnorm import statistics_kept
 
 Contexts = tuple[AbstractContextManager, AbstractContextManager]
@@ -23,6 +24,7 @@ KEPT = {
     aten._scaled_dot_product_efficient_attention.default,
     aten._scaled_dot_product_cudnn_attention.default,
     aten._scaled_dot_product_flash_attention_for_cpu.default,
+    *([] if ONEDNN is None else [ONEDNN.default]),
 }
 
 

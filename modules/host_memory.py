@@ -1,0 +1,28 @@
+"""The host's memory, where networks compute on the CPU."""
+
+import ctypes
+import sys
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+MOST_BYTES = 1 << 30  # of one tensor; a larger one is given back to the system
+
+
+def keep_freed() -> None:
+    """Let this process keep what tensors free, for the next ones, where its C library can be told so (glibc).
+
+    By itself that gives back everything beyond 32 MiB, and each page of 4 kB that is taken again must be
+    cleared by the system: in a virtual machine that was a third of a training step (docs/log.md).
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+        if mallopt is not None:
+            mallopt(MMAP_THRESHOLD, MOST_BYTES)
+            mallopt(TRIM_THRESHOLD, 2 * MOST_BYTES - 1)
+
+
+def give_back_freed() -> None:
+    """Give the system what was kept so far, for instance to see what comes next needs."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
