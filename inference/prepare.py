@@ -9,7 +9,7 @@ from inference.settings import Request, StageSettings
 from inference.sizes import Size, picture_size
 from inference.sources import source_size
 from inference.stages import Stages
-from inference.tasks import Task, task_of
+from inference.tasks import TASKS, Task, task_of
 
 RELEASED_SIZE_PX = 1024
 
@@ -30,7 +30,8 @@ def prepare(stages: Stages, request: Request) -> Request:
 
 
 def check_pictures(request: Request, task: Task) -> None:
-    """Raise ValueError unless the request has the pictures that its task takes, and no others."""
+    """Raise ValueError unless the request has the pictures that its task takes, and no others, nor says how
+    much of one to keep where the task cannot."""
     for name, thing, example, takes, given in (
         ("image", "a picture", "image=<path>", task.takes_image, request.image is not None),
         ("mask", "a mask", "mask=<path>", task.takes_mask, request.mask is not None),
@@ -40,6 +41,11 @@ def check_pictures(request: Request, task: Task) -> None:
             without = f"no {thing.removeprefix('a ')}; leave {name} out"
             needs = f"{thing}; set {example}" if takes else without
             raise ValueError(f"{name}: the task {request.task} takes {needs}")
+    if request.strength is not None and task.strength is None:
+        takers = ", ".join(name for name, each in TASKS.items() if each.strength is not None)
+        raise ValueError(
+            f"strength: the task {request.task} takes none (only {takers} do); leave strength out"
+        )
 
 
 def stage_settings(stages: Stages, request: Request, task: Task) -> dict[str, Any]:

@@ -203,6 +203,7 @@ def test_bf16_and_offload_draw_nearly_the_same(cascade: Cascade, tiny_runs: Path
         ({"task": "x"}, "task: found 'x'; expected one of: image_to_image"),
         ({"task": "reconstruct"}, "image: the task reconstruct takes a picture"),
         ({"image": "x.png"}, "image: the task text_to_image takes no picture"),
+        ({"strength": 0.5}, "strength: the task text_to_image takes none .only image_to_image, inpaint, out"),
         ({"task": "reconstruct", "image": "x.png"}, "x.png does not exist"),
         ({"width_px": 3}, "width_px: expected 16 to 16384, found 3"),
     ],
