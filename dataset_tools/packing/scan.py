@@ -21,6 +21,9 @@ from dataset_tools.packing.captions import (
 from dataset_tools.records import MAX_JSON_BYTES, check_caption, is_unicode
 from dataset_tools.tar_members import MAX_MEMBER_BYTES
 
+UNREAD = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+"""Endings of pictures as phones and cameras write them, which are not read."""
+
 OWN_FACTS = ("width_px", "height_px", "source")
 """Names in a sample's json that `pack` fills; columns of a table that are called so are left out."""
 
@@ -207,4 +210,6 @@ def _no_picture(name: str) -> tuple[Kind, str]:
         return Kind.NO_PICTURE, "text without a picture of its name"
     if suffix in (".eps", ".ps"):
         return Kind.NOT_PICTURE, "PostScript is a program, and is not run"
+    if suffix in UNREAD:
+        return Kind.NOT_PICTURE, f"{suffix} is a format that is not read; convert it to JPEG or PNG first"
     return Kind.NOT_PICTURE, f"no picture that can be read (ending {suffix or 'missing'})"

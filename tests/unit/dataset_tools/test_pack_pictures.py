@@ -34,14 +34,18 @@ def test_unreadable_pictures_are_listed_and_counted_and_not_fatal(photos, tmp_pa
 def test_other_files_hidden_ones_and_orphan_captions_are_listed(photos, tmp_path):
     (photos / "notes.md").write_text("x")
     (photos / "drawing.eps").write_text("%!PS")
+    (photos / "phone.HEIC").write_text("anything")
     (photos / "orphan.txt").write_text("x")
     (photos / ".hidden.png").write_bytes(b"x")
     save(photos / ".thumbnails/p.png")
     out = tmp_path / "out"
     pack(photos, out)
     assert len(samples(out)) == 12
-    assert set(report(out)) == {"notes.md", "drawing.eps", "orphan.txt", ".hidden.png", ".thumbnails"}
+    assert set(report(out)) == {
+        *("notes.md", "drawing.eps", "phone.HEIC", "orphan.txt", ".hidden.png", ".thumbnails")
+    }
     assert "not run" in report(out)["drawing.eps"]
+    assert "convert it to JPEG" in report(out)["phone.HEIC"]
 
 
 def test_odd_names(tmp_path):
