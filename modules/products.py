@@ -95,6 +95,8 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor
 
 
 class _Product(torch.autograd.Function):
+    """x W^T + b by oneDNN, whose operation has no way back of its own."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)

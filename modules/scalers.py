@@ -4,8 +4,6 @@ Each is a product of what lies at one place. As convolutions they have their wei
 call on a CPU, which took a tenth of a step of Stage B.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -33,9 +31,10 @@ class Doubling(nn.ConvTranspose2d):
     def __init__(self, c_deeper: int, c: int) -> None:
         super().__init__(c_deeper, c, 2, stride=2)
 
-    def forward(self, x: Tensor, *arguments: Any) -> Tensor:
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        assert output_size is None, "it is twice the input's"
         if x.device.type != "cpu":
-            return super().forward(x, *arguments)
+            return super().forward(x)
         made = product(x.permute(0, 2, 3, 1), self.weight.flatten(1).t())  # [B, h, w, 4 c]
         made = made.unflatten(3, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)  # [B, h, 2, w, 2, c]
         return as_pictures(made.flatten(3, 4).flatten(1, 2), self.bias)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(module.ONEDNN is None, reason="this build of tor
 def any_size_and_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setattr(module, "LEAST", 1)
-    monkeypatch.setattr(module, "SERVED", frozenset({torch.float32, BF16}))
+    monkeypatch.setattr(module, "SERVED", module.served() | {torch.float32})
 
 
 def operations(action: Callable[[], object]) -> set[str]:
@@ -58,6 +58,8 @@ def test_what_does_not_learn_gets_no_gradient() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_gelu_is_applied_in_one_go_without_gradients(dtype: torch.dtype) -> None:
+    if dtype not in module.SERVED:
+        pytest.skip("this processor has no bf16")
     layer, x, gelu = Linear(7, 9).to(dtype), torch.randn(5, 7, dtype=dtype), nn.GELU()
     exact = F.gelu(F.linear(x.double(), layer.weight.double(), layer.bias.double()))
     tolerance = {"atol": 2e-2, "rtol": 2e-2} if dtype == BF16 else {}
