@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from modules.dot_products import attend
 from modules.mixing import scaled_up
-from modules.products import Linear, product
+from modules.products import Linear, is_plain, product
 
 KeysValues = tuple[Tensor, Tensor]
 # Down which fp16 goes for the last projection. Values are about 1: much further down they would lose digits.
@@ -65,27 +65,31 @@ class Attention(nn.Module):
 
     def project(self, tokens: Tensor) -> KeysValues:
         """The keys and values of tokens [B, N, C], each [B, N, C]."""
-        return self.to_k(tokens), self.to_v(tokens)
+        keys, values = self._project(tokens, 1)
+        return keys, values
+
+    def _project(self, x: Tensor, first: int) -> tuple[Tensor, ...]:
+        """What the projections from this one on make of x [B, N, C], each [B, N, C]."""
+        layers = (self.to_q, self.to_k, self.to_v)[first:]
+        if not all(is_plain(layer, PackedLinear) for layer in layers):
+            return tuple(layer(x) for layer in layers)
+        rows = slice(first * self.channels, None)  # one product is quicker than several
+        return product(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).chunk(len(layers), dim=-1)
 
     def forward(
-        self,
-        queries: Tensor,
-        tokens: Tensor | None,
-        image_tokens: Tensor | None = None,
-        projected: KeysValues | None = None,
+        self, queries: Tensor, given: KeysValues, self_attn: bool = False, image_tokens: Tensor | None = None
     ) -> Tensor:
-        """queries: [B, L, C]; tokens: [B, N, C]; image_tokens: [B, M, c_image]. Returns [B, L, C].
+        """queries: [B, L, C]; given: what `project` made of tokens [B, N, C]; image_tokens: [B, M, c_image].
 
-        In fp16 the result is float32, and may be beyond fp16.
-        projected: keys and values of further tokens, which `project` gave; `tokens` may be None then.
+        self_attn: whether the queries see each other too.
+        Returns [B, L, C]. In fp16 the result is float32, and may be beyond fp16.
         """
-        keys_values = projected if tokens is None else self.project(tokens)
-        assert keys_values is not None
-        if tokens is not None and projected is not None:
-            pairs = zip(keys_values, projected, strict=True)
-            keys_values = tuple(torch.cat(pair, dim=1) for pair in pairs)  # type: ignore[assignment]
-        found = (self.to_q(queries), *keys_values)
-        q, k, v = (y.unflatten(-1, (self.nhead, -1)).transpose(1, 2) for y in found)  # [B, heads, L, c]
+        k, v = (self._heads(y) for y in given)
+        if self_attn:
+            q, *own = (self._heads(y) for y in self._project(queries, 0))
+            k, v = (torch.cat(pair, dim=2) for pair in zip(own, (k, v), strict=True))
+        else:
+            q = self._heads(self.to_q(queries))
         mixed = attend(q, k, v, self.dropout if self.training else 0.0)
         if self.image_attention is not None and image_tokens is not None:
             mixed = mixed + self.image_attention(q, image_tokens)
@@ -93,3 +97,7 @@ class Attention(nn.Module):
         if mixed.dtype == torch.float16:
             return scaled_up(self.out_proj, mixed / SCALE_IN_HALF, SCALE_IN_HALF)
         return self.out_proj(mixed)
+
+    def _heads(self, y: Tensor) -> Tensor:
+        """[B, N, C] -> [B, heads, N, C / heads]."""
+        return y.unflatten(-1, (self.nhead, -1)).transpose(1, 2)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.dropout import dropout
+from modules.products import product, suits
 
 MOST_KEPT = 2**26  # scores for the backward pass: 128 MiB in bf16; beyond, they are computed anew
 MOST_AT_A_TIME = 2**22  # scores: 8 MiB in bf16; more hold up no core, and fit no cache
-LEAST_OF_ALL = 2**19  # scores; for fewer, the fused kernel is quicker
+LEAST_OF_ALL = 2**16  # scores; for fewer, the fused kernel is quicker
 MOST_OF_A_HEAD = 2**21  # scores; beyond, the fused kernel is as quick
 
 
@@ -34,12 +35,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, p: float = 0.0) -> Tensor:
 
 
 def attend_by_pictures(q: Tensor, k: Tensor, v: Tensor, p: float) -> Tensor:
-    """The same for the way back: scores of a whole batch fit no cache, and their memory is new each time."""
+    """The same for the way back: scores of a whole batch fit no cache, and their memory is new each time.
+
+    In float32 a head at a time, where oneDNN is to multiply: it does so for two matrices.
+    """
+    is_by_head = q.dtype == torch.float32 and suits(q[0, 0], k[0, 0])
+    parts = [q * q.shape[-1] ** -0.5, k, v]
+    if is_by_head:
+        parts = [part.flatten(0, 1).contiguous() for part in parts]
     found = []
-    for one_q, one_k, one_v in zip(q.split(1), k.split(1), v.split(1), strict=True):
-        scores = (one_q * q.shape[-1] ** -0.5) @ one_k.transpose(-1, -2)
-        found.append(dropout(scores.softmax(dim=-1).to(q.dtype), p) @ one_v)
-    return torch.cat(found)
+    for one_q, one_k, one_v in zip(*parts, strict=True):
+        weights = times(one_q, one_k).softmax(dim=-1).to(q.dtype)
+        found.append(times(dropout(weights, p), one_v.transpose(-1, -2)))
+    return torch.stack(found).view(q.shape)
+
+
+def times(x: Tensor, y: Tensor) -> Tensor:
+    """x y^T for x [..., L, c] and y [..., N, c]."""
+    return product(x, y) if y.ndim == 2 else x @ y.transpose(-1, -2)
 
 
 def attend_by_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

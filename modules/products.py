@@ -36,10 +36,14 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def with_gelu(layer: nn.Module, x: Tensor, gelu: nn.Module) -> Tensor:
     """gelu(layer(x)), in one go where nothing is learned and nobody else looks at the layer's result."""
-    is_plain = isinstance(layer, Linear) and not (layer._forward_hooks or layer._forward_pre_hooks)
-    if is_plain and not torch.is_grad_enabled() and suits(x, layer.weight):  # type: ignore[arg-type]
+    if is_plain(layer, Linear) and not torch.is_grad_enabled() and suits(x, layer.weight):  # type: ignore[arg-type]
         return onednn(x, layer.weight, layer.bias, "gelu")  # type: ignore[arg-type]
     return gelu(layer(x))
+
+
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer is of this kind, and nobody waits for it to be called."""
+    return isinstance(layer, kind) and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:

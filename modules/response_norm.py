@@ -26,7 +26,9 @@ class GlobalResponseNorm(nn.Module):
         """x: [B, H, W, C]. down: what the result, of the same shape and number format, is divided by."""
         if torch.compiler.is_compiling():  # which joins the formula's loops by itself
             return respond(x, plain_energy(x), self.gamma, self.beta, down)
-        return _Response.apply(x, self.gamma, self.beta, down)
+        if torch.is_grad_enabled():
+            return _Response.apply(x, self.gamma, self.beta, down)
+        return respond(x, channel_energy(x), self.gamma, self.beta, down)
 
 
 def respond(x: Tensor, energy: Tensor, gamma: Tensor, beta: Tensor, down: float) -> Tensor:
@@ -43,7 +45,8 @@ def contrast_of(energy: Tensor) -> tuple[Tensor, Tensor]:
 
 def scale_of(x: Tensor, contrast: Tensor, gamma: Tensor, down: float) -> Tensor:
     """What x is multiplied with, [B, 1, 1, C] in its number format."""
-    return ((1 + gamma * contrast) / down).to(x.dtype)
+    scale = 1 + gamma * contrast
+    return (scale if down == 1 else scale / down).to(x.dtype)
 
 
 class _Response(torch.autograd.Function):

@@ -89,7 +89,8 @@ class StageB(UNet):
     ) -> Prepared:
         """What these arguments of `forward` determine alone, for as long as no weight changes."""
         tokens, (height, width) = self.embed_conditions(clip), self.features_size(x)
-        return Prepared(tokens, self.project(tokens), self.embed_pictures(effnet, pixels, height, width))
+        pictures = self.embed_pictures(effnet, pixels, height, width)
+        return Prepared(tokens, self.project(tokens), self.map_timesteps(), pictures)
 
     def forward(
         self,

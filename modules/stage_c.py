@@ -78,7 +78,7 @@ class StageC(UNet):
     ) -> Prepared:
         """What these arguments of `forward` determine alone, for as long as no weight changes."""
         tokens = self.embed_conditions(clip_text, clip_text_pooled, clip_img)
-        return Prepared(tokens, self.project(tokens))
+        return Prepared(tokens, self.project(tokens), self.map_timesteps())
 
     def forward(
         self,

@@ -13,18 +13,28 @@ from modules.blocks import Block, Conditions, resize, timestep_embedding
 from modules.levels import ConditionSizes, Level
 from modules.mixing import BehindNorm, LayerNorm2d, on_stream, stream
 from modules.network import Network, check_shape, reset_all
+from modules.timestep_maps import TimestepMaps
 
 
 class Prepared(NamedTuple):
     """What conditions alone determine: the same at every step of a picture.
 
     tokens: [B, N, c_cond], normalised condition tokens. projected: what each block's attention makes of them.
+    maps: of the timestep embeddings, by which all blocks are given theirs; None: they map by themselves.
     pictures: [B, C, h, w], features beside those of the latents, or None.
     """
 
     tokens: Tensor
     projected: Mapping[nn.Module, KeysValues] = {}
+    maps: TimestepMaps | None = None
     pictures: Tensor | None = None
+
+
+class Known(NamedTuple):
+    """What blocks need not compute themselves, by block; see `Conditions`."""
+
+    projected: Mapping[nn.Module, KeysValues]
+    mapped: Mapping[nn.Module, Tensor]
 
 
 class UNet(Network):
@@ -139,6 +149,10 @@ class UNet(Network):
         found = ((block, block.project(tokens)) for block in unwatched)
         return {block: projected for block, projected in found if projected is not None}
 
+    def map_timesteps(self) -> TimestepMaps | None:
+        """All blocks' timestep mappers as they are now; None where none can be joined."""
+        return TimestepMaps.of(self._blocks())
+
     @property
     def dtype(self) -> torch.dtype:
         """The number format in which the network computes, but for products under autocast."""
@@ -175,7 +189,8 @@ class UNet(Network):
         in the order in which they run.
         """
         cond = Conditions(timestep, prepared.tokens, image_tokens=image_tokens)
-        control, known = iter(controls), prepared.projected
+        mapped = {} if prepared.maps is None else prepared.maps(timestep)
+        control, known = iter(controls), Known(prepared.projected, mapped)
         skips: list[Tensor] = []
         for level, scale in enumerate(self.down_downscalers):
             blocks, mappers = self.down_blocks[level], self.down_repeat_mappers[level]
@@ -204,13 +219,14 @@ def run_level(
     repeat_mappers: nn.Module,
     cond: Conditions,
     controls: Iterator[Tensor | None],
-    projected: Mapping[nn.Module, KeysValues],
+    known: Known,
 ) -> Tensor:
-    """Run a level's blocks, and again after each of its repeat mappers. projected: as in `Prepared`."""
+    """Run a level's blocks, and again after each of its repeat mappers."""
     for mapper in (None, *repeat_mappers.children()):
         if mapper is not None:
             x = on_stream(mapper, x)
         for block in blocks.children():
             control = next(controls, None) if block.takes_control else None
-            x = block(x, cond._replace(control=control, projected=projected.get(block)))
+            projected, mapped = known.projected.get(block), known.mapped.get(block)
+            x = block(x, cond._replace(control=control, projected=projected, mapped=mapped))
     return x

@@ -12,14 +12,16 @@ def test_attention_equals_torchs() -> None:
     theirs.load_state_dict(ours.state_dict(), strict=True)
     queries, tokens = torch.randn(2, 7, 12), torch.randn(2, 5, 12)
     expected = theirs(queries, tokens, tokens, need_weights=False)[0]
-    torch.testing.assert_close(ours(queries, tokens), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(ours(queries, ours.project(tokens)), expected, atol=1e-6, rtol=1e-5)
 
 
-def test_attention_drops_out_only_in_training() -> None:
-    attention, x = Attention(12, 3, dropout=0.5), torch.randn(1, 7, 12)
-    assert not torch.equal(attention(x, x), attention(x, x))
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+def test_attention_drops_out_only_in_training(dtype: torch.dtype) -> None:
+    attention, x = Attention(12, 3, dropout=0.5).to(dtype), torch.randn(1, 7, 12, dtype=dtype)
+    given = attention.project(x)
+    assert not torch.equal(attention(x, given), attention(x, given))
     attention.eval()
-    assert torch.equal(attention(x, x), attention(x, x))
+    assert torch.equal(attention(x, given), attention(x, given))
 
 
 @pytest.mark.parametrize("nhead", [-1, 0, 5])
@@ -28,25 +30,33 @@ def test_heads_must_divide_the_channels(nhead: int) -> None:
         Attention(12, nhead)
 
 
-def test_bfloat16_training_drops_out() -> None:
-    attention, x = Attention(12, 3, dropout=0.5).to(BF16), torch.randn(1, 7, 12, dtype=BF16)
-    assert not torch.equal(attention(x, x), attention(x, x))
-    attention.eval()
-    assert torch.equal(attention(x, x), attention(x, x))
-
-
 def test_autocast_softmax_stays_in_the_products_number_format() -> None:
     attention, x = Attention(12, 3), torch.randn(1, 7, 12)
     with torch.autocast("cpu", BF16):
-        found = attention(x, x)
+        found = attention(x, attention.project(x))
     assert found.dtype == BF16
-    torch.testing.assert_close(found.float(), attention(x, x), atol=3e-2, rtol=3e-2)
+    expected = attention(x, attention.project(x))
+    torch.testing.assert_close(found.float(), expected, atol=3e-2, rtol=3e-2)
 
 
-@pytest.mark.parametrize("with_pixels", [True, False])
-def test_projected_tokens_are_seen_as_if_they_were_given(with_pixels: bool) -> None:
-    attention = Attention(12, 3)
-    pixels, tokens = torch.randn(2, 7, 12), torch.randn(2, 5, 12)
-    seen = torch.cat((pixels, tokens), dim=1) if with_pixels else tokens
-    found = attention(pixels, pixels if with_pixels else None, projected=attention.project(tokens))
-    torch.testing.assert_close(found, attention(pixels, seen))
+def test_pixels_are_seen_before_the_tokens_given() -> None:
+    attention, pixels, tokens = Attention(12, 3), torch.randn(2, 7, 12), torch.randn(2, 5, 12)
+    found = attention(pixels, attention.project(tokens), self_attn=True)
+    both = attention.project(torch.cat((pixels, tokens), dim=1))
+    torch.testing.assert_close(found, attention(pixels, both))
+
+
+@pytest.mark.parametrize("name", ["to_q", "to_k", "to_v"])
+def test_each_projection_may_be_watched_or_replaced(name: str) -> None:
+    attention, pixels = Attention(12, 3), torch.randn(2, 7, 12)
+
+    def found() -> torch.Tensor:
+        return attention(pixels, attention.project(pixels), self_attn=True)
+
+    expected = found()
+    hook = attention.get_submodule(name).register_forward_hook(lambda _, __, made: -made)
+    assert not torch.allclose(found(), expected)
+    hook.remove()
+    torch.testing.assert_close(found(), expected)
+    setattr(attention, name, nn.Linear(12, 12))
+    assert not torch.allclose(found(), expected)

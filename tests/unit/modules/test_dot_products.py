@@ -6,7 +6,7 @@ import torch._dynamo.testing
 from torch import Tensor
 
 from modules import dot_products as module
-from modules.dot_products import attend
+from modules.dot_products import attend, attend_by_pictures
 
 BF16 = torch.bfloat16
 
@@ -60,11 +60,27 @@ def test_heads_in_parts_give_the_same(
 ) -> None:
     given = [each.detach() for each in heads(7, 9, dtype=BF16)]
     expected = attend(*(each.double() for each in given))
+    monkeypatch.setattr(module, "LEAST_OF_ALL", 0)
     monkeypatch.setattr(module, "MOST_AT_A_TIME", at_a_time)
     monkeypatch.setattr(module, "MOST_OF_A_HEAD", most_of_a_head)
     found = attend(*given)
     assert found.dtype == BF16
     torch.testing.assert_close(found.double(), expected, atol=2e-2, rtol=2e-2)
+
+
+def test_large_heads_in_float32_are_multiplied_one_by_one_and_give_the_same() -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(2, 640, 3, 64).transpose(1, 2).requires_grad_() for _ in range(3)]
+    exact = [each.detach().double().requires_grad_() for each in given]
+    expected = torch.nn.functional.scaled_dot_product_attention(*exact)
+    found = attend_by_pictures(*given, p=0.0)
+    weights = torch.randn_like(expected)
+    (found * weights.float()).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(given, exact, strict=True):
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, atol=1e-5, rtol=1e-5)
 
 
 def test_a_compiler_takes_heads_in_parts_as_one_operation_for_all_sizes() -> None:

@@ -153,7 +153,7 @@ def test_attention_to_image_tokens_is_added_before_the_output_projection(stage_c
         text_part = (q @ k.mT / 8**0.5).softmax(-1) @ v
         heads.append(text_part + 0.6 * (q @ k_image.mT / 8**0.5).softmax(-1) @ v_image)
     expected = block.out_proj(torch.cat(heads, dim=-1))
-    torch.testing.assert_close(block(queries, tokens, image), expected)
+    torch.testing.assert_close(block(queries, block.project(tokens), image_tokens=image), expected)
 
 
 def test_each_block_has_its_own_projections_in_running_order(stage_c: StageC) -> None:
