@@ -47,7 +47,9 @@ from train.session import make_session
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NO_NAME = re.compile(r"(?<=[=[,])(null|true|false|nan|inf|[\d.+-]+)(?=[],]|$)", re.IGNORECASE)
-NAMELESS = ("experiment=", "debug=")  # in the names of a sweep's folders: of most there is only one
+NAMELESS = ("experiment", "debug")  # in the names of a sweep's folders: of most there is only one
+PLACING = ("experiment", "name", "run.dir")  # each says what run.dir is, or leads to
+SWEEP = "outputs/sweep"
 FAILURE, MISTAKE = 1, 2  # exit status
 USAGE = """\
 python -m train experiment=NAME [KEY=VALUE ...]        one process
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         arguments, allowed = take_targets(arguments)
         arguments = options_last(arguments)
-        sys.argv[1:] = [*apart(arguments), *(settable(argument) for argument in arguments)]
+        sys.argv[1:] = [*folders(arguments), *(settable(argument) for argument in arguments)]
         check_arguments(arguments, allowed=allowed)
         with targets_checked(hydra_calls, partial(OmegaConf.to_container, resolve=True), allowed):
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(job)()
@@ -158,15 +160,20 @@ def with_memory(values: dict[str, Any]) -> dict[str, Any]:
     return found.plain
 
 
-def apart(arguments: Sequence[str]) -> list[str]:
-    """What lets the folders of a sweep's jobs be named by their experiments, too, where there are several."""
-    settings = [argument.lstrip("+") for argument in arguments if argument.lstrip("+").startswith(NAMELESS)]
-    found = [each for each in OverridesParser.create().parse_overrides(settings) if each.is_sweep_override()]
-    if not found:
-        return []
-    swept = {each.key_or_group for each in found}
-    kept = [name.rstrip("=") for name in NAMELESS if name.rstrip("=") not in swept]
-    return [f"hydra.job.config.override_dirname.exclude_keys=[{','.join([*kept, 'run.dir'])}]"]
+def folders(arguments: Sequence[str]) -> list[str]:
+    """What a sweep over several experiments needs: they name the folders of its jobs, too, and what Hydra
+    writes about it, which belongs to none of them, has a folder of its own where run.dir is not known."""
+    typed = [argument.lstrip("+") for argument in arguments]
+    about = [each for each in typed if each.partition("=")[0] in NAMELESS + PLACING and "${" not in each]
+    found = OverridesParser.create().parse_overrides(about)
+    swept = {each.key_or_group for each in found if each.is_sweep_override()}
+    settings = []
+    if swept.intersection(NAMELESS):
+        left_out = ",".join([*(name for name in NAMELESS if name not in swept), "run.dir"])
+        settings.append(f"hydra.job.config.override_dirname.exclude_keys=[{left_out}]")
+    if not {each.key_or_group for each in found}.difference(swept).intersection(PLACING):
+        settings.append(f"hydra.sweep.dir={SWEEP}")
+    return settings
 
 
 def settable(argument: str) -> str:

@@ -91,6 +91,26 @@ def test_a_sweep_over_experiments_gives_each_a_folder(call, tmp_path) -> None:
     assert folders == {f"run.sample_every=0,experiment={name}" for name in ("tiny", "other")}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        (["experiment=tiny", "run.seed=1,2"], "out"),
+        (["experiment=tiny,tiny/stage_a"], "outputs/sweep"),
+        (["experiment=tiny,tiny/stage_a", "debug=smoke"], "outputs/sweep"),
+        (["experiment=tiny,tiny/stage_a", "run.dir=mine"], "mine"),
+        (["experiment=tiny,tiny/stage_a", "run.dir='mine/${name}'"], "outputs/sweep"),
+        (["experiment=tiny,tiny/stage_a", "run.dir=mine,other"], "outputs/sweep"),
+        (["experiment=tiny,tiny/stage_a", "name=mine"], "outputs/mine"),
+        (["run.seed=1,2"], "outputs/sweep"),
+    ],
+)
+def test_what_is_written_about_a_sweep_has_a_named_place(call, tmp_path, arguments, place) -> None:
+    """No job begins: each has a mistake."""
+    assert call("--multirun", "run.num_steps=none", *arguments) == 2
+    assert [str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("multirun.yaml")] == [place]
+    assert not list(tmp_path.rglob("None"))
+
+
 def test_a_sweep_goes_on_after_a_mistake_and_remembers_it(call, tmp_path) -> None:
     assert call("--multirun", "experiment=tiny", "run.precision=fp61,fp32", "run.sample_every=0") == 2
     assert len([path for path in (tmp_path / "out").iterdir() if path.is_dir()]) == 1
