@@ -245,6 +245,7 @@ class Stream:
             "random_ratio": config.random_ratio,
             "filters": [[each.field, each.op, each.value] for each in config.filters],
             "captions": [config.caption, config.alternative_caption, config.missing_caption],
+            "max_megapixels": config.max_megapixels,
             "shuffle": config.shuffle,
             "exact": self.is_exact,
             "resample": config.resample,

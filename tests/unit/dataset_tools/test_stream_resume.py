@@ -183,6 +183,23 @@ def test_with_another_seed_or_data_set_it_goes_on_with_the_next_epoch(folder, ca
     assert message in [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("filters", []), ("max_megapixels", 0.0003), ("caption", "number"), ("missing_caption", "empty")],
+        *[("random_ratio", 0.5), ("aspect_ratios", ["1/1"]), ("shuffle", 5), ("resample", True)],
+    ],
+)
+def test_a_setting_that_changes_which_samples_come_or_in_which_order_is_noticed(folder, key, value, caplog):
+    settings = config(folder)
+    stream = Stream(settings, seed=1)
+    take(stream, 3)
+    resumed = Stream(replace(settings, **{key: value}), seed=1)
+    resumed.load_state_dict(stream.state_dict())
+    named = "captions" if "caption" in key else key
+    assert f"data: ['{named}'] changed since the checkpoint; going on with epoch 1" in caplog.messages
+
+
 @pytest.mark.parametrize("split", ["shards", "samples"])
 def test_what_was_left_out_before_is_neither_forgotten_nor_counted_again(folder, split):
     settings = config(folder, split=split, num_workers=0)
