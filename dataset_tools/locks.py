@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import BinaryIO
 
 try:
@@ -31,6 +32,17 @@ def locked(file: BinaryIO, wait: bool = True) -> Iterator[None]:
     finally:  # closing is not enough: a process that was forked just now has the file, too
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def alone(path: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock of a file that is made for nothing else. Raises ValueError(refusal) if another does."""
+    with path.open("ab") as file, ExitStack() as stack:
+        try:
+            stack.enter_context(locked(file, wait=False))
+        except BlockingIOError as error:
+            raise ValueError(refusal) from error
+        yield
 
 
 def own(file: BinaryIO) -> bool:

@@ -10,13 +10,12 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset_tools.kinds import Kind
-from dataset_tools.locks import locked
+from dataset_tools.locks import alone
 from dataset_tools.lookahead import Lookahead
 from dataset_tools.packing.prepare import Encoding, Prepared, prepare
 from dataset_tools.packing.scan import Entry, LeftOut
@@ -91,12 +90,8 @@ class Packer:
         Raises ValueError when the folder holds shards that `pack` did not write, or another packs into it.
         """
         self._claim_folder()
-        with ExitStack() as stack:
-            file = stack.enter_context((self._out / NOTES_NAME / "lock").open("ab"))
-            try:  # two would write into one another's half-finished shards
-                stack.enter_context(locked(file, wait=False))
-            except BlockingIOError as error:
-                raise ValueError(f"{self._out}: another pack is at work there; wait for its end") from error
+        refusal = f"{self._out}: another pack is at work there; wait for its end"
+        with alone(self._out / NOTES_NAME / "lock", refusal):  # two would write into one another's files
             return self._pack()
 
     def _pack(self) -> Summary:

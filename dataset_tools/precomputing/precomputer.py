@@ -17,6 +17,7 @@ from dataset_tools.fetch import ShardReader
 from dataset_tools.kinds import Kind
 from dataset_tools.latent_facts import Facts
 from dataset_tools.latents import find
+from dataset_tools.locks import alone
 from dataset_tools.precomputing.networks import Networks
 from dataset_tools.precomputing.samples import SampleMaker
 from dataset_tools.precomputing.settings import Settings
@@ -61,8 +62,15 @@ class Precomputer:
         """Make every size-th shard, beginning with the rank-th; whoever finds all done writes the index.
 
         shards: such as `check_places` has found fit. Returns the exit status: 1 when some could not be read.
+        Raises ValueError when another of the same rank is at work in the folder.
         """
-        own = shards[rank::size]
+        notes = self.out / NOTES_NAME
+        notes.mkdir(parents=True, exist_ok=True)
+        refusal = f"{self.out}: another precompute is at work there (as rank {rank}); wait for its end"
+        with alone(notes / f"lock{rank}", refusal):  # two would write into one another's half-finished shards
+            return self._run(shards, shards[rank::size])
+
+    def _run(self, shards: Sequence[str], own: Sequence[str]) -> int:
         unreachable = 0
         for number, shard in enumerate(own, 1):
             if self._note(shard) is None:
@@ -87,7 +95,6 @@ class Precomputer:
     def _make(self, shard: str) -> str:
         """Make one shard, and say how it went."""
         began = time.monotonic()
-        (self.out / NOTES_NAME).mkdir(parents=True, exist_ok=True)
         path = self.out / _name(shard)
         source = self._source(shard)
         writer, skipped = Shard(path, NO_LIMITS), dict[Skipped, None]()

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from dataset_tools.__main__ import main
+from dataset_tools.locks import locked
 from dataset_tools.stream import Stream
 from tests.integration.latents_cases import SEED, Made, precompute
 from train.config import config_from_plain
@@ -135,6 +137,21 @@ def test_a_shard_that_has_gone_is_named_and_the_others_are_made(made: Made, tmp_
     gone, made_anew = capsys.readouterr().out.splitlines()
     assert gone.startswith(f"{shards}/000000.tar: skipped, run again to try it again: ")
     assert made_anew.startswith("000001.tar: 8 samples, ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
+def test_two_of_the_same_rank_are_not_at_work_at_once(made: Made, tmp_path: Path, capsys) -> None:
+    settings, out = made.settings("stage_c"), tmp_path / "out"
+    assert precompute(settings, out) == 0
+    half = out / "000001.tar.tmp"
+    (out / "000001.tar").rename(half)
+    capsys.readouterr()
+    with (out / ".precompute" / "lock0").open("ab") as file, locked(file):
+        assert precompute(settings, out) == 2
+    refused = f"error: {out}: another precompute is at work there (as rank 0); wait for its end\n"
+    assert capsys.readouterr().err == refused and half.exists()
+    with (out / ".precompute" / "lock1").open("ab") as file, locked(file):
+        assert precompute(settings, out) == 0
 
 
 def test_inspect_says_what_latents_were_made_of(made: Made, tmp_path: Path, capsys) -> None:
