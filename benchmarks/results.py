@@ -1,7 +1,6 @@
 """Results on disk: one JSON file for each machine and kind of run."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frame import Target
+from modules.whole_files import write_whole
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -33,10 +33,7 @@ class Results:
         path = self.path(folder)
         if path.exists():
             self.rows = {**read(path).rows, **self.rows}
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(vars(self), indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        write_whole(path, json.dumps(vars(self), indent=1) + "\n")
         return path
 
 

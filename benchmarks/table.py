@@ -1,12 +1,12 @@
 """The table and the plot of docs/performance.md, made of the results."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.plot import save_plot
 from benchmarks.results import Results, met, read_all
+from modules.whole_files import write_whole
 
 BEGIN, END = "<!-- made by `python -m benchmarks table`, from here -->", "<!-- to here -->"
 HEAD = "| what | against | ours | peer | floor | figure | target | |"
@@ -27,9 +27,7 @@ def write_document(folder: Path, document: Path) -> None:
     parts = ["![Seconds of ours over the peer's](images/performance.png)"] if has_plot else []
     parts += [section(each) for each in results]
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    draft = document.with_suffix(".tmp")
-    draft.write_text("\n\n".join([before + BEGIN, *parts, END + after]), encoding="utf-8")
-    os.replace(draft, document)
+    write_whole(document, "\n\n".join([before + BEGIN, *parts, END + after]))
 
 
 def section(results: Results) -> str:

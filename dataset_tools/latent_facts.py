@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dataset_tools.shards import write_whole
 from dataset_tools.sources import MAX_BESIDE_BYTES, connect, is_remote, read_some
 from modules.schema import ConfigError, bounded, from_plain, join, nearest
 from modules.weights.tensors import tensor_bytes
+from modules.whole_files import write_whole
 
 FACTS_NAME, EMPTY_NAME = "precomputed.json", "empty.safetensors"
 PARTS = ("semantic_compressor", "stage_a", "image_encoder", "text_encoder")
@@ -107,7 +107,6 @@ def claim(folder: Path, facts: Facts, empty: Mapping[str, Tensor]) -> None:
         return
     if foreign := sorted(folder.glob("*.tar")):
         raise ValueError(f"{folder} holds {foreign[0].name}, which is not precomputed; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
     if empty:
         write_whole(folder / EMPTY_NAME, tensor_bytes(empty))
     write_whole(folder / FACTS_NAME, json.dumps(asdict(facts), indent=1) + "\n")

@@ -26,7 +26,8 @@ from dataset_tools.shapes_world import (
     all_scenes,
     draw,
 )
-from dataset_tools.shards import INDEX_NAME, ShardLimits, ShardWriter, write_whole
+from dataset_tools.shards import INDEX_NAME, ShardLimits, ShardWriter
+from modules.whole_files import write_whole
 
 HELD_OUT_SCENES = 120  # of 960
 TRAINING_PICTURES, OBJECT_PICTURES = 8000, 8
@@ -128,7 +129,6 @@ def _claim(out: Path, settings: dict[str, int | str]) -> None:
     foreign = [path for name in SPLITS for path in (out / name).glob("*.tar")]
     if foreign and not (out / SETTINGS_NAME).is_file():
         raise ValueError(f"{foreign[0]} is no shard of `shapes`; name another folder, or remove it")
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(out / SETTINGS_NAME, json.dumps({"unfinished": settings}) + "\n")
 
 

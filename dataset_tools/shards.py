@@ -4,14 +4,15 @@ import hashlib
 import io
 import json
 import os
-import secrets
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
+
+from modules.whole_files import named, write_whole
 
 INDEX_NAME = "index.json"
 
@@ -72,7 +73,7 @@ class Shard:
 
     def add(self, key: str, members: Mapping[str, bytes], size_px: tuple[int, int]) -> None:
         """Append a sample. key: unique over the data set and free of dots. size_px: (width, height)."""
-        with _named(self._path):
+        with named(self._path):
             for ext, data in members.items():
                 header = tarfile.TarInfo(f"{key}.{ext}")  # owner, group and time are 0
                 header.size = len(data)
@@ -87,7 +88,7 @@ class Shard:
         Leaves nothing when that fails.
         """
         try:
-            with _named(self._path):
+            with named(self._path):
                 self._tar.close()
                 self._file.close()
                 os.replace(_temporary(self._path), self._path)
@@ -173,33 +174,6 @@ def write_index(folder: Path, infos: Iterable[ShardInfo]) -> None:
     }
     lines = ",\n".join(json.dumps(info._asdict()) for info in infos)  # one per shard: readable, and short
     write_whole(folder / INDEX_NAME, json.dumps(totals)[:-1] + f', "shards": [\n{lines}\n]}}\n')
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name and rename it, so that no reader sees half of it.
-
-    Any number of processes may do so at once: each has a temporary name of its own, NAME.….tmp.
-    """
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with _named(path), open(unfinished, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Let an error of writing say of which file: that of a full disk does not."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def _temporary(path: Path) -> Path:

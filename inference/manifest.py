@@ -1,7 +1,6 @@
 """What is in a folder of pictures that were made of a file of prompts: which prompt is which file."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from inference.config import Config
 from inference.lines import Planned, Problem
 from inference.settings import Request
 from modules.schema import shown
+from modules.whole_files import write_whole
 
 MANIFEST = "manifest.jsonl"  # an object for each picture that is asked for, whether it is there yet or not
 SETTINGS = "settings.json"  # what all pictures of the folder share
@@ -84,10 +84,3 @@ def shared_settings(config: Config) -> dict[str, Any]:
 def as_json(value: Any) -> Any:
     """A value as it comes back from a file: tuples are lists."""
     return json.loads(json.dumps(value))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that no other process sees half of it."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from dataset_tools.shards import write_whole
 from modules.schema import one_line
 from modules.weights.plain_data import read_json
+from modules.whole_files import write_whole
 
 MISTAKE, INTERRUPTED = 2, 130  # exit status
 

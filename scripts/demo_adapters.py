@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset_tools.shards import write_whole
+from modules.whole_files import write_whole
 from scripts.adapter_scores import figure, figure_texts, is_met
 from scripts.chain import run_chain
 from scripts.demo import STAGES, parse_out, training

@@ -28,13 +28,13 @@ from dataset_tools.images import open_image
 from dataset_tools.records import Broken, Sample, read_samples
 from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import Scene
-from dataset_tools.shards import write_whole
 from inference import Cascade, Picture, Request, StageSettings
 from inference.progress import ProgressBar
 from inference.sources import fit, source_size
 from modules.command_lines import Parser
 from modules.pictures import contact_sheet, to_image
 from modules.schema import from_plain, one_line
+from modules.whole_files import write_whole
 from scripts.scores import clip_score, fid, reconstruct, score_pairs, score_prompts
 
 MAX_SHOWN = 36  # pictures on a contact sheet

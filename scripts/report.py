@@ -17,9 +17,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from dataset_tools.shards import write_whole
 from modules.command_lines import Parser
 from modules.schema import one_line
+from modules.whole_files import write_whole
 from scripts.page import page, picture, table
 
 

@@ -27,8 +27,8 @@ from dataset_tools.shards import (
     sample_members,
     shard_name,
     write_index,
-    write_whole,
 )
+from modules.whole_files import write_whole
 
 REPORT_NAME = "report.csv"
 NOTES_NAME = ".pack"
@@ -193,7 +193,6 @@ def write_report(out: Path, left_out: Sequence[LeftOut]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(LeftOut._fields)
     writer.writerows(sorted(left_out))
-    out.mkdir(parents=True, exist_ok=True)
     # A reason may name a file, and such a name may hold bytes that are no UTF-8.
     write_whole(out / REPORT_NAME, text.getvalue().encode(errors="backslashreplace").decode())
 

@@ -22,8 +22,9 @@ from dataset_tools.precomputing.networks import Networks
 from dataset_tools.precomputing.samples import SampleMaker
 from dataset_tools.precomputing.settings import Settings
 from dataset_tools.sample_refs import Skipped
-from dataset_tools.shards import Shard, ShardInfo, ShardLimits, write_index, write_whole
+from dataset_tools.shards import Shard, ShardInfo, ShardLimits, write_index
 from dataset_tools.sources import is_remote, one_line
+from modules.whole_files import write_whole
 
 NOTES_NAME = ".precompute"
 KINDS = {kind.value: kind for kind in Kind}

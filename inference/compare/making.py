@@ -11,7 +11,7 @@ from typing import Any
 from inference.compare.plan import Plan, Question
 from inference.compare.sides import Side, match
 from inference.config import Config
-from inference.manifest import as_json, write_whole
+from inference.manifest import as_json
 from inference.naming import naming
 from inference.pictures import write_picture_as
 from inference.pipeline import Cascade
@@ -20,6 +20,7 @@ from inference.settings import Request
 from inference.sources import open_source
 from inference.tasks import TASKS
 from modules.schema import ConfigError
+from modules.whole_files import write_whole
 
 MADE_WITH = "made_with.json"  # beside a side's pictures: checksums of the weights, and the settings
 OF_REQUESTS = (

@@ -1,7 +1,6 @@
 """The questions of a comparison and its folder: comparison.json, a/, b/, votes.jsonl."""
 
 import json
-import os
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from inference.prompt_files import PromptLine
 from modules.schema import ConfigError, one_line
+from modules.whole_files import write_whole
 
 FILE, VERSION = "comparison.json", 1
 
@@ -78,11 +78,8 @@ def write_plan(folder: Path, plan: Plan) -> None:
         if read_plan(folder) != plan:
             raise ConfigError(f"output: {folder} holds another comparison; name another folder, or remove it")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{FILE}.part"
     plain = {"version": VERSION, **asdict(plan), "questions": [q._asdict() for q in plan.questions]}
-    unfinished.write_text(json.dumps(plain, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(plain, indent=1, ensure_ascii=False))
 
 
 def read_plan(folder: Path) -> Plan:

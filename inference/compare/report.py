@@ -1,7 +1,6 @@
 """Win rates as a plot, a page and report.json."""
 
 import json
-import os
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from inference.compare.plan import Plan
 from inference.compare.rates import METHOD, Rate, as_plain, rates
 from inference.compare.votes import Ballot, Vote
+from modules.whole_files import write_whole
 
 TITLES = {"alignment": "Fits the prompt", "looks": "Looks"}
 WIDTH, LABELS, NUMBERS, ROW, TOP, GAP = 860, 210, 190, 30, 46, 34
@@ -21,16 +21,10 @@ def write_report(folder: Path, plan: Plan, votes: list[Vote]) -> dict[str, Any]:
     """Write report.json, report.svg and report.html into the comparison's folder; returns the first."""
     plain = as_plain(plan, votes)
     found = rates(plan, votes)
-    _write(folder / "report.json", json.dumps(plain, indent=1, ensure_ascii=False))
-    _write(folder / "report.svg", plot(found, own_colours=True))
-    _write(folder / "report.html", alone(plan, body(plan, found, plain)))
+    write_whole(folder / "report.json", json.dumps(plain, indent=1, ensure_ascii=False))
+    write_whole(folder / "report.svg", plot(found, own_colours=True))
+    write_whole(folder / "report.html", alone(plan, body(plan, found, plain)))
     return plain
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def alone(plan: Plan, drawn: str) -> str:

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 import scripts.adapter_scores
-from dataset_tools.shards import write_whole
 from modules.command_lines import Parser
 from modules.schema import one_line
+from modules.whole_files import write_whole
 from scripts.adapter_scores import figure_texts, is_met
 
 

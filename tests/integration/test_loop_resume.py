@@ -194,6 +194,7 @@ def test_what_a_killed_run_left_half_written_is_removed(plain_config, colour_rec
     half = tmp_path / "run" / "checkpoints" / "step_00000009.unfinished"
     half.mkdir()
     (half / "rank_00000.safetensors").write_bytes(b"half")
+    (half.parent / "latest.0a1b2c3d.tmp").write_text("step_0")
     run(config, colour_recipe())
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["latest", "step_00000003", "step_00000006"]

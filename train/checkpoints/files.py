@@ -1,4 +1,4 @@
-"""Files that are whole on the disk before anything refers to them, and checksums of files."""
+"""What is on the disk before anything refers to it, and checksums of files."""
 
 import hashlib
 import os
@@ -6,18 +6,6 @@ import sys
 from pathlib import Path
 
 HASHED_AT_ONCE = 1 << 24  # bytes
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, onto the disk, and rename it; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        flush(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

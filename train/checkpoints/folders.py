@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from modules.weights.plain_data import read_json
-from train.checkpoints.files import facts_of, flush, write_text
+from modules.whole_files import write_whole
+from train.checkpoints.files import facts_of, flush
 
 MANIFEST = "manifest.json"
 LATEST = "latest"
@@ -73,18 +74,19 @@ class Checkpoints:
 
     def clean(self) -> None:
         """Remove what a run that was killed has left half-written or half-removed."""
-        for path in self.folder.glob(f"*{UNFINISHED}"):
-            _delete(path)
+        for pattern in (f"*{UNFINISHED}", f"{LATEST}.*.tmp"):
+            for path in self.folder.glob(pattern):
+                _delete(path)
 
     def commit(self, step: int, files: Files) -> Path:
         """Make the files that lie in `unfinished(step)` the newest checkpoint; returns its path."""
         unfinished, path = self.unfinished(step), self.path(step)
-        write_text(unfinished / MANIFEST, json.dumps(files, indent=1))
+        write_whole(unfinished / MANIFEST, json.dumps(files, indent=1))
         flush(unfinished)
         self._remove(path)  # of a past that was given up, or damaged
         unfinished.rename(path)
         flush(self.folder)
-        write_text(self.folder / LATEST, path.name)
+        write_whole(self.folder / LATEST, path.name)
         flush(self.folder)
         return path
 

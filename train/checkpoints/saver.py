@@ -7,8 +7,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
+from modules.whole_files import write_whole
 from train.checkpoints.export import export
-from train.checkpoints.files import facts_of, write_text
+from train.checkpoints.files import facts_of
 from train.checkpoints.folders import CheckpointError, Checkpoints
 from train.checkpoints.shards import write_pieces
 from train.checkpoints.staging import Snapshot, Staging
@@ -117,7 +118,7 @@ class Saver:
         shard = f"{rank_stem(self.world.rank)}.safetensors"
         write_pieces(folder / shard, snapshot.pieces)
         for name, text in snapshot.texts.items():
-            write_text(folder / name, text)
+            write_whole(folder / name, text)
         return {name: facts_of(folder / name) for name in (shard, *snapshot.texts)}
 
     def _finish(self, step: int, reports: list[dict[str, Any]], exports: bool) -> str:

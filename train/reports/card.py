@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from train.checkpoints.files import write_text
+from modules.whole_files import write_whole
 from train.reports.card_names import called, code, escaped
 from train.reports.card_run import Run, sources, table
 from train.reports.card_sections import course, data, figures, settings
@@ -28,7 +28,7 @@ NAME = "README.md"
 def write_card(folder: Path, out: Path | None = None) -> Path:
     """Write the card of the run in `folder`, there or to `out`. Raises ConfigError, OSError."""
     path = out or folder / NAME
-    write_text(path, card(folder))
+    write_whole(path, card(folder))
     return path
 
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from modules.schema import ConfigError, join, one_line
-from train.checkpoints.files import write_text
+from modules.whole_files import write_whole
 
 PACKAGES = ("torch", "torchvision", "transformers", "safetensors", "hydra-core", "bitsandbytes")
 
@@ -51,7 +51,7 @@ class RunRecord:
                 "versions": versions(),
             }
         )
-        write_text(self.folder / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False))
+        write_whole(self.folder / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False))
         self._write()
 
     def end(self, facts: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ class RunRecord:
         return [f"{key}: {before.get(key)} → {now.get(key)}" for key in keys]
 
     def _write(self) -> None:
-        write_text(self.path, json.dumps({"id": self.run_id, "starts": self.starts}, indent=1))
+        write_whole(self.path, json.dumps({"id": self.run_id, "starts": self.starts}, indent=1))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import pytest
 from PIL import Image
 
-from dataset_tools.shards import Shard, ShardLimits, ShardWriter, sample_members, write_whole
+from dataset_tools.shards import Shard, ShardLimits, ShardWriter, sample_members
 
 
 def picture(shade: int = 0) -> bytes:
@@ -86,23 +85,6 @@ def test_a_smaller_data_set_leaves_no_shard_of_a_larger_one(tmp_path):
         *("000000.tar", "000001.tar"),
         "000009.tar",
     ]
-
-
-def test_many_may_write_a_whole_file_at_once(tmp_path):
-    texts = [str(n) * 10_000 for n in range(8)]
-    with ThreadPoolExecutor(len(texts)) as pool:
-        list(pool.map(lambda text: [write_whole(tmp_path / "a", text) for _ in range(20)], texts))
-    assert (tmp_path / "a").read_text() in texts
-    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
-
-
-def test_what_cannot_be_written_leaves_nothing(tmp_path):
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(tmp_path / "a", "\ud800")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError):
-        write_whole(tmp_path / "folder", "x")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_shard_has_its_name_only_when_finished(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from train.checkpoints.files import facts_of, write_text
+from modules.whole_files import write_whole
+from train.checkpoints.files import facts_of
 from train.checkpoints.folders import CheckpointError, Checkpoints, damage
 from train.checkpoints.plain import put_together, take_apart, tensor_names
 from train.checkpoints.shards import Shards, write_pieces
@@ -65,11 +66,11 @@ def test_going_back_means_the_pointer_counts_and_not_the_number(tmp_path: Path) 
     """What is newer than `latest` says was given up, or is of a run that was killed in between."""
     checkpoints = Checkpoints(tmp_path, keep_last=3)
     paths = [write(checkpoints, step) for step in (1, 2, 3)]
-    write_text(tmp_path / "latest", "step_00000002")
+    write_whole(tmp_path / "latest", "step_00000002")
     assert checkpoints.usable() == [paths[1], paths[0]]
-    write_text(tmp_path / "latest", "step_00000009")
+    write_whole(tmp_path / "latest", "step_00000009")
     assert checkpoints.usable() == [checkpoints.path(9), *paths[::-1]], "named, but gone: to be told of"
-    write_text(tmp_path / "latest", "nonsense")
+    write_whole(tmp_path / "latest", "nonsense")
     assert checkpoints.usable() == paths[::-1]
 
 
