@@ -75,12 +75,12 @@ def present() -> Gpu:
         device, name, memory = torch.device("cuda"), properties.name, properties.total_memory
     else:
         device, name, memory = torch.device("cpu"), "no GPU here: the CPU", 0
-    bf16, fp32 = (matrix_rate(device, dtype) / 1e12 for dtype in (torch.bfloat16, torch.float32))
+    bf16, fp32 = (peak_rate(device, dtype) / 1e12 for dtype in (torch.bfloat16, torch.float32))
     return Gpu(name, memory / 1e9, bf16, fp32, 0.0, source="its matrix products measured now")
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Operations per second in products of square matrices, the best of several."""
+def peak_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
+    """Operations per second in products of square matrices, the best of several: as data sheets count."""
     side = 8192 if device.type == "cuda" else 1024
     a = torch.ones(side, side, device=device, dtype=dtype)
     a @ a  # what is chosen and compiled at the first time

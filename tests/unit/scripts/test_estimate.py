@@ -9,7 +9,7 @@ import torch
 
 from scripts.estimating import advice, arguments, assume, estimate, main, settings
 from train.budget.course import Counted, course, many, storage
-from train.budget.gpus import GPUS, gpu, matrix_rate
+from train.budget.gpus import GPUS, gpu, peak_rate
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,7 +85,7 @@ def test_a_preset_is_named_where_a_gpu_is_too_small():
 def test_the_present_machine_is_measured():
     present = gpu("present")
     assert present.bf16 > 0 and present.fp32 > 0 and "measured" in present.source
-    assert matrix_rate(torch.device("cpu"), torch.float32, seconds=0) > 0  # however late it begins
+    assert peak_rate(torch.device("cpu"), torch.float32, seconds=0) > 0  # however late it begins
     assert {"a100", "h100", "h200", "rtx3060", "rtx4090"} <= GPUS.keys()
     for each in GPUS.values():
         assert each.bf16 > each.fp32 > 1 and each.memory_gb >= 12 and each.bandwidth_gb_s >= 300
