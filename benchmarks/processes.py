@@ -53,12 +53,12 @@ def _measure(sender: Connection, name: str, device: str, settings: dict[str, Any
     from modules.schema import one_line
 
     follow_parent(ignored=())
-    if device == "cpu":  # as our programs do; peers in the same process have it, too
-        keep_freed()
+    place = torch.device(device)
+    keep_freed(place)  # as our programs do; peers in the same process have it, too
     if settings["small"]:
         torch.compiler.set_stance("force_eager")  # compiling takes a minute, whatever the size
     try:
-        row, place = all_rows()[name], torch.device(device)
+        row = all_rows()[name]
         found = row.measure(Run(place, **{"seconds": row.seconds, **settings}))
         sender.send({"found": plain(found), "rates": rates(place, settings["small"])})
     except Exception as error:

@@ -64,8 +64,7 @@ class Networks:
         self.run, self.weights, self.ema = run, weights, ema
         self.device, self.dtype_name = device, dtype
         self.keeping = Keeping(device, DTYPES[dtype], offload, per_network(quantize), compile, ema)
-        if device.type == "cpu":
-            keep_freed()
+        keep_freed(device)
         self._paths: dict[str, Path] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         self._fingerprints: dict[Path, str] = {}

@@ -191,8 +191,7 @@ def set_arithmetic(config: Config, world: World) -> None:
     among them, where bf16 is allowed anyway."""
     if config.run.num_threads is not None:
         torch.set_num_threads(config.run.num_threads)
-    if world.device.type == "cpu":
-        keep_freed()
+    keep_freed(world.device)
     if world.device.type == "cuda":
         is_rounded = config.run.precision == "bf16"
         torch.set_float32_matmul_precision("high" if is_rounded else "highest")

@@ -27,8 +27,7 @@ class Networks:
         kind = best(present())
         chosen = f"cuda:{local_rank}" if kind == "cuda" else kind
         self.device = named_device(device or chosen, "--device", "cpu, cuda, cuda:1, mps")
-        if self.device.type == "cpu":
-            keep_freed()
+        keep_freed(self.device)
         self.scale = settings.recipe.compressor_scale
         self.identities = {name: identity(name, each) for name, each in settings.networks.items()}
         self.networks: dict[str, Any] = {name: self._load(name) for name in settings.networks}
