@@ -33,9 +33,11 @@ class GradientAverager:
         """Send what is left and wait; afterwards every `.grad` is the average, or None if no rank had one."""
         while len(self._sent) < len(self.buckets):
             self._send()
+        used = iter(self._used())
         for bucket, (flat, work) in zip(self.buckets, self._sent, strict=True):
             work.wait()
-            self._unpack(bucket, flat)
+            for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+                parameter.grad = part.view_as(parameter) if next(used) else None
         self._armed, self._sent = False, []
 
     def _ready(self, index: int, parameter: Tensor) -> None:
@@ -49,15 +51,15 @@ class GradientAverager:
     def _send(self) -> None:
         bucket = self.buckets[len(self._sent)]
         parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in bucket]
-        used = bucket[0].new_tensor([p.grad is not None for p in bucket])
-        flat = torch.cat([*parts, used]).div_(dist.get_world_size())
+        flat = torch.cat(parts).div_(dist.get_world_size())
         self._sent.append((flat, dist.all_reduce(flat, async_op=True)))
 
-    @staticmethod
-    def _unpack(bucket: list[nn.Parameter], flat: Tensor) -> None:
-        *parts, used = flat.split([*(p.numel() for p in bucket), len(bucket)])
-        for parameter, part, share in zip(bucket, parts, used.tolist(), strict=True):
-            parameter.grad = part.view_as(parameter) if share else None
+    def _used(self) -> list[float]:
+        """Of each parameter, how many ranks have a gradient; asked once a step: that waits for the device."""
+        parameters = [parameter for bucket in self.buckets for parameter in bucket]
+        used = parameters[0].new_tensor([p.grad is not None for p in parameters], dtype=torch.float32)
+        dist.all_reduce(used)
+        return used.tolist()
 
 
 def split(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
