@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from modules.dot_products import attend
 from modules.mixing import scaled_up
-from modules.products import Linear, is_plain, product
+from modules.products import Linear, is_plain, learns, product
 
 KeysValues = tuple[Tensor, Tensor]
 # Down which fp16 goes for the last projection. Values are about 1: much further down they would lose digits.
@@ -71,10 +71,11 @@ class Attention(nn.Module):
     def _project(self, x: Tensor, first: int) -> tuple[Tensor, ...]:
         """What the projections from this one on make of x [B, N, C], each [B, N, C]."""
         layers = (self.to_q, self.to_k, self.to_v)[first:]
-        if not all(is_plain(layer, PackedLinear) for layer in layers):
-            return tuple(layer(x) for layer in layers)
-        rows = slice(first * self.channels, None)  # one product is quicker than several
-        return product(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).chunk(len(layers), dim=-1)
+        if all(is_plain(layer, PackedLinear) for layer in layers) and not learns(x, self.in_proj_weight):
+            rows = slice(first * self.channels, None)
+            return product(x, self.in_proj_weight[rows], self.in_proj_bias[rows]).chunk(len(layers), dim=-1)
+        # On the way back in float32, to join the gradients takes longer than one product gains.
+        return tuple(layer(x) for layer in layers)
 
     def forward(
         self, queries: Tensor, given: KeysValues, self_attn: bool = False, image_tokens: Tensor | None = None

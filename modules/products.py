@@ -29,9 +29,9 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b for x [..., in], weight [out, in] and bias [out]: [..., out]."""
     if not suits(x, weight):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled():
-        return _Product.apply(x, weight, bias) if x.dtype == torch.float32 else F.linear(x, weight, bias)
-    return onednn(x, weight, bias)
+    if learns(x, weight):
+        return _Product.apply(x, weight, bias)
+    return F.linear(x, weight, bias) if torch.is_grad_enabled() else onednn(x, weight, bias)
 
 
 def with_gelu(layer: nn.Module, x: Tensor, gelu: nn.Module) -> Tensor:
@@ -56,6 +56,11 @@ def suits(x: Tensor, weight: Tensor) -> bool:
     if torch.compiler.is_compiling():  # for any size at once
         return not torch.is_grad_enabled()
     return x.numel() * weight.shape[0] >= LEAST
+
+
+def learns(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN is to multiply them, and on the way back too: in bf16 torch's own is as fast there."""
+    return torch.is_grad_enabled() and x.dtype == torch.float32 and suits(x, weight)
 
 
 def served() -> frozenset[torch.dtype]:
