@@ -103,6 +103,7 @@ class MemoryConfig:
     expected_gb: float | None = None  # at most at one time
     text: str = ""  # what was chosen, in words
     made_for: str = ""  # a checksum of the settings that it was chosen for
+    processes: int = 1  # that it was chosen for
 
 
 @dataclass

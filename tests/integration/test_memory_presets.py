@@ -71,6 +71,16 @@ def test_a_training_takes_what_was_chosen_and_keeps_to_it(call, tmp_path, monkey
     assert [start["from_step"] for start in starts] == [0, 2]
 
 
+def test_a_choice_for_more_processes_is_kept_to_and_said_to_be(tmp_path: Path) -> None:
+    plain = random_networks(composed("tiny/stage_c", "memory=8gb", f"run.dir={tmp_path}"))
+    before = fitted(plain, processes=4)
+    assert before.line.endswith(" GB, counted, not measured")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(before.plain))
+    after = fitted(plain, processes=1)
+    assert after.plain == before.plain
+    assert after.line.endswith(" GB, counted (processes then: 4, now: 1), not measured")
+
+
 def test_a_typed_value_wins_and_if_nothing_fits_one_line_says_so(call, tmp_path, capsys) -> None:
     assert call("experiment=tiny", "memory=8gb", "memory.gb=0.602", "data.batch_size=16") == 2
     line = capsys.readouterr().err

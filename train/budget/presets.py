@@ -66,28 +66,31 @@ def fitted(
 
     plain: composed settings. typed: dotted keys of the command line, which keep their values. processes: of
     the run. latents: as of `Paper`. Where the run's folder holds a choice for the same settings, that is
-    taken: a resumed run does as it did. Raises ConfigError, one line, when nothing fits.
+    taken: a resumed run does as it did, on any number of processes. Raises ConfigError, one line, when
+    nothing fits.
     """
     memory = from_plain(MemoryConfig, plain["memory"], "memory")
     made_for = checksum(plain, typed)
     kept = stored(Path(plain["run"]["dir"]))
     if kept is not None and (kept.gb, kept.made_for) == (memory.gb, made_for):
-        return Fitted(changed(plain, kept), line(kept))
+        return Fitted(changed(plain, kept), line(kept, processes))
     counted = Counted(plain, typed, processes, latents)
     choice = counted.choice(memory.gb)
     if choice is None:
         raise ConfigError(refusal(counted, memory.gb))
     expected = round(choice.memory.peak / GB, 2)
     words = counted.chooser.words(choice.measures)
-    memory = MemoryConfig(memory.gb, choice.changes, expected, words, made_for)
-    return Fitted(changed(plain, memory), line(memory))
+    memory = MemoryConfig(memory.gb, choice.changes, expected, words, made_for, processes)
+    return Fitted(changed(plain, memory), line(memory, processes))
 
 
-def line(memory: MemoryConfig) -> str:
-    """What was chosen."""
+def line(memory: MemoryConfig, processes: int) -> str:
+    """What was chosen, and whether it was for as many processes as there are now."""
+    then = memory.processes
+    others = "" if processes == then else f" (processes then: {then}, now: {processes})"
     return (
         f"memory={memory.gb:g}gb: {memory.text}; expected are at most {memory.expected_gb:.1f} GB,"
-        " counted, not measured"
+        f" counted{others}, not measured"
     )
 
 
