@@ -6,6 +6,7 @@ import torch._dynamo.testing
 from torch import Tensor
 
 from modules import dot_products as module
+from modules import products
 from modules.dot_products import attend, attend_by_pictures
 
 BF16 = torch.bfloat16
@@ -68,7 +69,11 @@ def test_heads_in_parts_give_the_same(
     torch.testing.assert_close(found.double(), expected, atol=2e-2, rtol=2e-2)
 
 
-def test_large_heads_in_float32_are_multiplied_one_by_one_and_give_the_same() -> None:
+@pytest.mark.skipif(products.ONEDNN is None, reason="torch without oneDNN")
+def test_large_heads_in_float32_are_multiplied_one_by_one_and_give_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(products, "SERVED", products.served() | {torch.float32})
     torch.manual_seed(0)
     given = [torch.randn(2, 640, 3, 64).transpose(1, 2).requires_grad_() for _ in range(3)]
     exact = [each.detach().double().requires_grad_() for each in given]
@@ -81,6 +86,7 @@ def test_large_heads_in_float32_are_multiplied_one_by_one_and_give_the_same() ->
     for ours, theirs in zip(given, exact, strict=True):
         assert ours.grad is not None
         torch.testing.assert_close(ours.grad.double(), theirs.grad, atol=1e-5, rtol=1e-5)
+    assert "aten::bmm" not in operations(*given, p=0.5)
 
 
 def test_a_compiler_takes_heads_in_parts_as_one_operation_for_all_sizes() -> None:
