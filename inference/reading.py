@@ -106,7 +106,7 @@ class Keeping:
             state = lazy_state(network.state_dict())
         if self.offload == "none":
             return network.to(self.device), None
-        units = network.shard_units() if self.offload == "block" and isinstance(network, UNet) else []
+        units = network.units_to_wait() if self.offload == "block" and isinstance(network, UNet) else []
         in_files = self.device.type == "cpu"
         return network, Offloaded(network, state, self.device, in_files=in_files, units=units)
 

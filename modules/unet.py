@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.attention import KeysValues
-from modules.blocks import Block, Conditions, resize, timestep_embedding
+from modules.blocks import Block, Conditions, TimestepBlock, resize, timestep_embedding
 from modules.levels import ConditionSizes, Level
 from modules.mixing import BehindNorm, LayerNorm2d, on_stream, stream
 from modules.network import Network, check_shape, reset_all
@@ -85,6 +85,14 @@ class UNet(Network):
 
     def shard_units(self) -> list[nn.Module]:
         return [*self._blocks()]
+
+    def units_to_wait(self) -> list[nn.Module]:
+        """The blocks whose weights may come when they are called, and go afterwards.
+
+        Not those of the timestep: they are small, and `map_timesteps` needs all of them at once; one by one
+        the products would have other last bits.
+        """
+        return [block for block in self._blocks() if not isinstance(block, TimestepBlock)]
 
     def control_channels(self) -> list[int]:
         """The channels of each convolution block in running order, repeated ones counted again."""

@@ -64,7 +64,7 @@ def test_by_stage_weights_are_there_while_lent(in_files: bool) -> None:
 def test_by_block_only_the_one_that_computes_is_there(in_files: bool) -> None:
     network = make()
     expected = network(**inputs())
-    units = network.shard_units()
+    units = network.units_to_wait()
     prefixes = {module: name + "." for name, module in network.named_modules()}
     own = {unit: {key for key in network.state_dict() if key.startswith(prefixes[unit])} for unit in units}
     rest = network.state_dict().keys() - set().union(*own.values())
@@ -90,9 +90,20 @@ def test_by_block_only_the_one_that_computes_is_there(in_files: bool) -> None:
     assert not any(unit._forward_pre_hooks or unit._forward_hooks for unit in units)
 
 
+def test_by_block_timesteps_are_mapped_as_they_are_without(in_files: bool) -> None:
+    """As one product: one by one they would have other last bits on some processors."""
+    network, timestep = make(), torch.randn(2, 3 * NETWORKS["stage_c"][1]["c_r"])
+    expected = [*network.map_timesteps()(timestep).values()]
+    state = lazy_state(make().state_dict())
+    offloaded = Offloaded(network, state, CPU, in_files=in_files, units=network.units_to_wait())
+    with offloaded.lent():
+        found = [*network.map_timesteps()(timestep).values()]
+    assert expected and all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_after_an_error_in_a_block_all_weights_are_away_again(in_files: bool) -> None:
     network = make()
-    units = network.shard_units()
+    units = network.units_to_wait()
     offloaded = Offloaded(network, lazy_state(make().state_dict()), CPU, in_files=in_files, units=units)
     with pytest.raises(ValueError, match="clip_text"), offloaded.lent():
         network(**{**inputs(), "clip_text": torch.zeros(2, 7, 3)})
@@ -138,7 +149,7 @@ def test_the_next_block_is_foretold_from_the_second_pass_on() -> None:
     run = {"x": torch.randn(2, 4, 12, 12), "r": given["r"], **conditions}
     expected = network(**run)
     state = lazy_state(make("stage_b", **config).state_dict())
-    offloaded = Offloaded(network, state, CPU, in_files=False, units=network.shard_units())
+    offloaded = Offloaded(network, state, CPU, in_files=False, units=network.units_to_wait())
     blocks, buffers = Blocks(offloaded), TakenDown(offloaded)
     offloaded._put(offloaded.rest.fetch(CPU))
     with blocks.running():
@@ -199,7 +210,7 @@ def test_on_a_gpu_a_network_needs_the_memory_of_two_blocks() -> None:
     on_gpu = {key: value.to(gpu) for key, value in given.items()}
     expected = network.to(gpu)(**on_gpu)
     network.cpu()
-    offloaded = Offloaded(network, lazy_state(state), gpu, in_files=False, units=network.shard_units())
+    offloaded = Offloaded(network, lazy_state(state), gpu, in_files=False, units=network.units_to_wait())
     largest = max(len(home.buffer) for home in offloaded.homes)  # type: ignore[union-attr]
     before = torch.cuda.memory_allocated()
     with offloaded.lent():
