@@ -11,6 +11,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from modules.whole_files import whole_file
+
 KEY = "kaskade"  # JSON: everything that is needed to make the picture again
 READABLE_KEY = "parameters"  # the same for people, in the layout that other picture tools read
 MAX_SLUG_LENGTH = 48
@@ -59,13 +61,9 @@ def write_picture(picture: Picture, folder: Path) -> Path:
 
 
 def write_picture_as(picture: Picture, path: Path) -> Path:
-    """Write a picture as just that PNG, never half, over what a stopped process left of it; returns path.
-
-    For names that no other process uses.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    picture.image.save(temporary, format="PNG", pnginfo=_text_of(picture))
-    os.replace(temporary, path)
+    """Write a picture as just that PNG, never half; returns path. For names that no other process uses."""
+    with whole_file(path, alone=True) as file:
+        picture.image.save(file, format="PNG", pnginfo=_text_of(picture))
     return path
 
 

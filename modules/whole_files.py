@@ -5,19 +5,28 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, onto the disk, and rename it; its folder is made. Text is UTF-8.
+def write_whole(path: Path, content: str | bytes, *, alone: bool = False) -> None:
+    """Write a file in one go; text is UTF-8. The rest is as of `whole_file`."""
+    with whole_file(path, alone=alone) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
-    Any number of processes may do so at once: each has a temporary name of its own, NAME.….tmp, which stays
-    where its process is killed meanwhile.
+
+@contextmanager
+def whole_file(path: Path, *, alone: bool = False) -> Iterator[BinaryIO]:
+    """A file to write, which gets its name when it is complete and on the disk; its folder is made.
+
+    Any number of processes may write the same one at once: each has a temporary name of its own, NAME.….tmp,
+    which stays where its process is killed meanwhile. alone: no other process writes it, and what one that was
+    killed has left, NAME.tmp, is written over.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    unfinished = path.with_name(f"{path.name}.tmp" if alone else f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with named(path), open(unfinished, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        with named(path), open(unfinished, "wb" if alone else "xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())  # the name must not reach the disk before the content
         os.replace(unfinished, path)

@@ -10,7 +10,6 @@ are scored.
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ from inference.sources import fit, source_size
 from modules.command_lines import Parser
 from modules.pictures import contact_sheet, to_image
 from modules.schema import from_plain, one_line
-from modules.whole_files import write_whole
+from modules.whole_files import whole_file, write_whole
 from scripts.scores import clip_score, fid, reconstruct, score_pairs, score_prompts
 
 MAX_SHOWN = 36  # pictures on a contact sheet
@@ -186,10 +185,9 @@ def same_size(samples: Sequence[Sample], factor: int) -> list[list[tuple[Sample,
 
 
 def save_whole(image: Image.Image, path: Path) -> None:
-    """Write a PNG under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.part")
-    image.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    """Write a PNG, never half."""
+    with whole_file(path, alone=True) as file:
+        image.save(file, format="PNG")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

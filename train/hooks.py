@@ -1,6 +1,5 @@
 """What happens between the steps: reports, sample sheets, checkpoints, profiles; on all ranks."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from dataset_tools.batches import Batch
+from modules.whole_files import whole_file
 from train.checkpoints.saver import Saver
 from train.config import RunConfig
 from train.ema import Ema
@@ -96,10 +96,8 @@ class Sheets:
             page = self.draw()  # on all ranks: sharded weights need them all
             if self.world.is_first:
                 path = Path(self.run.dir) / "samples" / f"step_{done.step:08d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                unfinished = path.with_name(f".{path.name}")
-                page.save(unfinished, "PNG")
-                os.replace(unfinished, path)
+                with whole_file(path, alone=True) as file:
+                    page.save(file, "PNG")
                 self.trackers.picture(done.step, "samples", page)
 
     def draw(self) -> Image:

@@ -1,7 +1,6 @@
 """Making both sides' pictures, those that are missing."""
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from inference.settings import Request
 from inference.sources import open_source
 from inference.tasks import TASKS
 from modules.schema import ConfigError
-from modules.whole_files import write_whole
+from modules.whole_files import whole_file, write_whole
 
 MADE_WITH = "made_with.json"  # beside a side's pictures: checksums of the weights, and the settings
 OF_REQUESTS = (
@@ -99,6 +98,5 @@ def _copy(side: Side, plan: Plan, missing: Sequence[Question], folder: Path) -> 
     files = match(side.pictures, [(q.prompt, q.seed) for q in plan.questions])
     for question in missing:
         source, place = files[question.number], plan.picture(folder, side.name, question)
-        unfinished = place.with_name(f".{place.name}.part")
-        open_source(str(source), "pictures").save(unfinished, "PNG")
-        os.replace(unfinished, place)
+        with whole_file(place, alone=True) as file:
+            open_source(str(source), "pictures").save(file, "PNG")

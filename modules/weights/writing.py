@@ -1,13 +1,13 @@
 """Writes safetensors files tensor by tensor, so that no more than one of them need be in memory."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from modules.weights.lazy import LazyTensor, State
+from modules.whole_files import whole_file
 
 CODES = {
     torch.float64: "F64",
@@ -33,25 +33,18 @@ def write_tensors(
     metadata: Mapping[str, str],
     on_bytes: Callable[[int], None] = lambda num_bytes: None,
 ) -> None:
-    """Write a safetensors file under a temporary name and rename it when it is whole; its folder is made.
+    """Write a safetensors file, which gets its name when it is whole and on the disk; its folder is made.
 
     on_bytes: called after each tensor with its size. ValueError for a number format that the file format
     does not know.
     """
-    path = Path(path)
     # The widest numbers first, so that each tensor begins at a multiple of their width.
     names = sorted(state, key=lambda name: (-state[name].dtype.itemsize, name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(file_head({name: state[name] for name in names}, metadata))
-            for name in names:
-                file.write(raw_bytes(name, state[name]))
-                on_bytes(state[name].num_bytes)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(Path(path)) as file:
+        file.write(file_head({name: state[name] for name in names}, metadata))
+        for name in names:
+            file.write(raw_bytes(name, state[name]))
+            on_bytes(state[name].num_bytes)
 
 
 def file_head(state: State, metadata: Mapping[str, str]) -> bytes:

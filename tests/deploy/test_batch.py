@@ -68,7 +68,7 @@ def test_killed_processes_are_gone_on_with_by_others(
     kept = {path.name: path.stat().st_mtime_ns for path in many.glob("*.png")}
     assert 0 < len(kept) < len(PROMPTS)
     lost = min(pixels(folder / "alone").keys() - kept.keys())
-    (many / f".{lost}.part").write_bytes(b"half")  # as a kill between two bytes leaves it
+    (many / f"{lost}.tmp").write_bytes(b"half")  # as a kill between two bytes leaves it
     capsys.readouterr()
 
     for rank in range(3):

@@ -83,6 +83,10 @@ def test_sweeps_over_settings(tiny_runs: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     pictures = [open_picture(path) for path in sorted(tmp_path.glob("outputs/pictures/*.png"))]
     assert [picture.facts["stage_c"]["guidance"] for picture in pictures] == [1, 2]
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.yaml")] == [
+        "outputs/pictures/multirun.yaml"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
 def test_adapters_are_named_on_the_command_line(

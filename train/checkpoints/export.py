@@ -47,5 +47,5 @@ def is_exported(checkpoint: Path, networks: Mapping[str, Any], step: int, out: P
 
 def remove_unfinished(out: Path) -> None:
     """Remove what an export that was killed has left half-written."""
-    for path in out.glob(".*.safetensors.*"):
+    for path in out.glob("*.safetensors.*.tmp"):
         path.unlink()

@@ -8,11 +8,11 @@ from pathlib import Path
 HASHED_AT_ONCE = 1 << 24  # bytes
 
 
-def flush(path: Path) -> None:
-    """Return when a file's content, or a folder's list of names, is on the disk."""
-    if sys.platform == "win32":  # opens no folders, and flushes only what was opened for writing
+def flush(folder: Path) -> None:
+    """Return when a folder's list of names is on the disk."""
+    if sys.platform == "win32":  # which opens no folders
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -21,7 +21,6 @@ from modules.schema import one_line
 from modules.weights.lazy import LazyTensor, lazy
 from modules.weights.plain_data import head_of, parse_json
 from modules.weights.writing import write_tensors
-from train.checkpoints.files import flush
 from train.checkpoints.folders import CheckpointError
 from train.parallel.pieces import Piece
 
@@ -34,7 +33,6 @@ def write_pieces(path: Path, pieces: Mapping[str, Piece]) -> None:
     offsets = {name: {"saved_offsets": list(piece.offsets)} for name, piece in pieces.items()}
     header = {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(offsets)}
     write_tensors(path, {name: lazy(piece.values) for name, piece in pieces.items()}, header)
-    flush(path)
 
 
 class Shards:

@@ -1,11 +1,12 @@
 """A table of the metrics."""
 
 import csv
-import os
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modules.whole_files import write_whole
 from train.reports.trackers.base import RunFacts, Tracker
 
 
@@ -41,9 +42,8 @@ class CsvTracker(Tracker):
         return list(csv.DictReader(whole.decode().splitlines()))
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-        with unfinished.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(unfinished, self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.path, text.getvalue(), alone=True)
