@@ -60,7 +60,7 @@ def memory_rate(device: torch.device, small: bool = False) -> float:
     return 2 * count / median_seconds(lambda: target.copy_(source), device)
 
 
-def median_seconds(action: Callable[[], object], device: torch.device, rounds: int = 5) -> float:
+def median_seconds(action: Callable[[], object], device: torch.device, rounds: int = 3) -> float:
     seconds = []
     for _ in range(rounds + 1):  # the first warms up
         began = time.perf_counter()

@@ -98,7 +98,7 @@ def made(run: Run) -> Iterator[Case]:
     "1024-px JPEGs to 768-px bucketed batches, samples per core-second",
     "webdataset + Pillow + torchvision (uint8 to the end; the fastest of two ways)",
     {"speed": Target("at least", 3.0)},
-    seconds=45,
+    seconds=15,
 )
 def data_plain(run: Run) -> Found:
     """speed_normalised: the same against torchvision's recommended transforms to the end, which are
@@ -119,7 +119,7 @@ def data_plain(run: Run) -> Found:
     "1024-px JPEGs to 768-px bucketed batches, share of the pace of a bare decode",
     "libjpeg-turbo at the scale needed (6/8 and the like)",
     {"share_at_scale": Target("at least", 0.7)},
-    seconds=30,
+    seconds=15,
 )
 def data_bare_decode(run: Run) -> Found:
     """share_at_full_size: against decoding all of each picture, which is faster than most smaller scales:

@@ -33,7 +33,7 @@ ALIKE = 0.05  # of bf16 networks with the same weights, relative to the largest 
     "Stage C 1 B, bf16, one guided step at 24 × 24",
     "diffusers' StableCascadeUNet and scheduler",
     {"ratio": Target("at most", 0.5)},
-    seconds=60,
+    seconds=40,
 )
 def stage_c_1b_step(run: Run) -> Found:
     config = released("stage_c", "1b", run.small)
@@ -46,7 +46,7 @@ def stage_c_1b_step(run: Run) -> Found:
     "Stage B 700 M, bf16, one step at 64 × 64 latents",
     "diffusers' StableCascadeUNet and scheduler",
     {"ratio": Target("at most", 0.6)},
-    seconds=45,
+    seconds=20,
 )
 def stage_b_700m_step(run: Run) -> Found:
     config = released("stage_b", "700m", run.small)

@@ -34,7 +34,7 @@ SAME_PSNR_DB = 30.0  # pictures of the same networks; what they differ in is tol
     "text to picture, small models (quarter width, 512 px, 20 + 10 steps), bf16",
     PIPELINES,
     {"ratio": Target("at most", 0.6)},
-    seconds=45,
+    seconds=30,
 )
 def text_to_picture_small(run: Run) -> Found:
     with tempfile.TemporaryDirectory() as name:

@@ -203,10 +203,12 @@ def test_what_a_killed_run_left_half_written_is_removed(plain_config, colour_rec
 def test_an_export_that_was_cut_short_is_made_up_for(plain_config, colour_recipe, tmp_path) -> None:
     run(config_from_plain(plain_config()), colour_recipe())
     path = tmp_path / "run" / "weights" / "colour_net.safetensors"
-    expected = path.read_bytes()
+    expected, names = path.read_bytes(), sorted(path.parent.iterdir())
     path.unlink()
+    path.with_name(f"{path.name}.0a1b2c3d.tmp").write_bytes(expected[:100])  # as a kill leaves it
     run(config_from_plain(plain_config()), colour_recipe())
     assert path.read_bytes() == expected and read_header(path)["step"] == 6
+    assert sorted(path.parent.iterdir()) == names
 
 
 def test_the_export_at_the_end_of_exact_epochs_is_made_up_for(plain_config, colour_recipe, tmp_path) -> None:

@@ -24,7 +24,7 @@ def test_many_may_write_a_whole_file_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
-def test_a_file_in_the_making_does_not_have_its_name_and_an_error_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_file_has_its_name_when_it_is_made_and_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for alone in (False, True):
         write_whole(path, "old")
@@ -39,7 +39,7 @@ def test_a_file_in_the_making_does_not_have_its_name_and_an_error_leaves_what_wa
         assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, synced = tmp_path / "a", []
 
     def fsync(descriptor: int) -> None:
