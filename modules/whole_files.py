@@ -19,8 +19,8 @@ def whole_file(path: Path, *, alone: bool = False) -> Iterator[BinaryIO]:
     """A file to write, which gets its name when it is complete and on the disk; its folder is made.
 
     Any number of processes may write the same one at once: each has a temporary name of its own, NAME.….tmp,
-    which stays where its process is killed meanwhile. alone: no other process writes it, and what a killed one
-    has left, NAME.tmp, is written over.
+    which stays where its process is killed meanwhile. alone: no other process writes it, and NAME.tmp, which
+    a killed one has left, is written over.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.tmp" if alone else f"{path.name}.{secrets.token_hex(4)}.tmp")
