@@ -10,6 +10,7 @@ from PIL import Image
 
 from inference import Cascade, StageSettings
 from inference.pictures import open_picture
+from inference.recreate import threads
 from tests.pages.app_calls import draw, post
 from tests.pages.conftest import Server
 
@@ -23,9 +24,10 @@ def test_it_draws_the_pictures_that_python_draws(app: Server, tiny_runs: Path, t
     kind, (files, made) = draw(app, seed="9", num_images=2)
     assert kind == "complete"
     assert [each["seed"] for each in made] == [9, 10]
-    expected = Cascade.load(str(tiny_runs), device="cpu").generate(
-        "a red circle", [9, 10], stage_c=StageSettings(2), stage_b=StageSettings(2)
-    )
+    with threads(1):  # as the page has: on some processors two change last bits
+        expected = Cascade.load(str(tiny_runs), device="cpu").generate(
+            "a red circle", [9, 10], stage_c=StageSettings(2), stage_b=StageSettings(2)
+        )
     for file, picture in zip(files, expected, strict=True):
         data = httpx.get(file["url"]).content
         assert Image.open(io.BytesIO(data)).tobytes() == picture.image.tobytes()
