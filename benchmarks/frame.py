@@ -135,10 +135,9 @@ class Run:
         The first turn of each warms up and compiles; a variant that fails in it is left out, for as long as
         another of its side remains. A round that does not count comes next: new memory may double a step.
         Rounds go on for `seconds`. operations: of one turn; then a matrix product in this precision takes
-        turns too, which gives the floor. clock: seconds so far; of the wall,
-        or of the process where others' work is to count little. shorten: variants that are far behind their
-        side's fastest in the first round take no further turns, where only the fastest count; at small sizes,
-        where speed says nothing, all take them.
+        turns too, which gives the floor. clock: seconds so far; of the wall, or of the process where others'
+        work is to count little. shorten: variants that are far behind their side's fastest in the first round
+        take no further turns, where only the fastest count; at small sizes, where speed says nothing, all do.
         """
         failed: dict[str, str] = {}
         sides = [self._warmed(SIDES[0], ours, failed), self._warmed(SIDES[1], peers, failed)]

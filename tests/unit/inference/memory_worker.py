@@ -3,6 +3,7 @@
 python memory_worker.py <weights> <what> <dtype> <offload> <quantize or none>
 """
 
+import gc
 import sys
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import torch
 from inference.offload import Offloaded
 from inference.reading import Keeping
 from modules import StageC
+from modules.host_memory import give_back_freed
 from modules.weights import save_network
 
 
@@ -66,6 +68,8 @@ def main(weights: str, dtype: str, offload: str, quantize: str) -> None:
         small = Path(folder) / "stage_c.safetensors"
         save_network(small, StageC(c_hidden=[64, 64], nhead=[2, 2], c_cond=64), "stage_c", {})
         run(*keeping.read("stage_c", str(small)))
+    gc.collect()
+    give_back_freed()  # else it may go meanwhile, and the network seem the smaller
     before, peak = Peak.now(), Peak()
     kept = keeping.read("stage_c", weights)
     run(*kept)

@@ -48,8 +48,7 @@ def test_memory_that_a_network_takes(weights: tuple[Path, float, float]) -> None
     path, size, block = weights
     half = size / 2
     peak, now = measured(path, "bfloat16")
-    # Once, in the format that is asked for; what starting took may be given back meanwhile.
-    assert 0.95 * half < now <= peak < half + block + SLACK
+    assert half < now <= peak < half + block + SLACK  # once, in the format that is asked for
     peak, now = measured(path, "bfloat16", offload="block")
     assert peak < block + 2 * SLACK < half and now < SLACK
     peak, now = measured(path, "bfloat16", quantize="int8")
