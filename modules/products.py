@@ -115,8 +115,16 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        rows = gradient.reshape(-1, gradient.shape[-1])  # [rows, out]
+        of_result, of_rows = (each.reshape(-1, each.shape[-1]).t() for each in (gradient, x))
         of_x = onednn(gradient, weight.t()) if ctx.needs_input_grad[0] else None
-        of_weight = onednn(rows.t(), x.reshape(-1, x.shape[-1]).t()) if ctx.needs_input_grad[1] else None
-        of_bias = rows.sum(dim=0) if ctx.needs_input_grad[2] else None
+        of_weight = of_turned(of_result, of_rows) if ctx.needs_input_grad[1] else None
+        of_bias = of_result.sum(dim=1) if ctx.needs_input_grad[2] else None
         return of_x, of_weight, of_bias
+
+
+def of_turned(x: Tensor, y: Tensor) -> Tensor:
+    """x y^T for x [n, k] and y [m, k], both of which lie in memory by columns.
+
+    oneDNN takes the second factor in any order; the first is laid out anew for it, so the smaller becomes that.
+    """
+    return onednn(x, y) if len(x) <= len(y) else onednn(y, x).t()

@@ -1,5 +1,6 @@
 """Linear layers by oneDNN: the same numbers and gradients as torch's, and nobody is passed over."""
 
+import math
 import platform
 from collections.abc import Callable
 from typing import Any
@@ -38,16 +39,29 @@ def made(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 3, 4, 7)])
+@pytest.mark.parametrize("width", [9, 4])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_numbers_and_gradients_are_those_of_torch(shape: tuple[int, ...], has_bias: bool) -> None:
-    given = [made(*shape), made(9, 7), *([made(9)] if has_bias else [])]
+def test_numbers_and_gradients_are_those_of_torch(
+    shape: tuple[int, ...], width: int, has_bias: bool
+) -> None:
+    given = [made(*shape), made(width, 7), *([made(width)] if has_bias else [])]
     found, expected = product(*given), F.linear(*given)
     torch.testing.assert_close(found, expected)
-    outer = torch.randn(9, *shape[:-1]).movedim(0, -1)  # laid out otherwise than the result
+    outer = torch.randn(width, *shape[:-1]).movedim(0, -1)  # laid out otherwise than the result
     gradients = (torch.autograd.grad(each, given, outer) for each in (found, expected))
     for ours, theirs in zip(*gradients, strict=True):
         assert ours.shape == theirs.shape
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("width", [90, 4])
+def test_the_way_back_lays_out_the_narrower_side_anew(width: int) -> None:
+    x, weight = made(500, 7), made(width, 7)
+    found = product(x, weight)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        torch.autograd.grad(found, weight, torch.ones_like(found))
+    copied = [event.input_shapes[0] for event in profile.events() if event.name == "aten::copy_"]
+    assert copied and max(math.prod(shape) for shape in copied) == 500 * min(width, 7)
 
 
 def test_what_does_not_learn_gets_no_gradient() -> None:
