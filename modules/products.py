@@ -125,6 +125,6 @@ class _Product(torch.autograd.Function):
 def of_turned(x: Tensor, y: Tensor) -> Tensor:
     """x y^T for x [n, k] and y [m, k], both of which lie in memory by columns.
 
-    oneDNN takes the second factor in any order; the first is laid out anew for it, so the smaller becomes that.
+    oneDNN takes the second factor in any order. The first is laid out anew for it: the smaller of the two.
     """
     return onednn(x, y) if len(x) <= len(y) else onednn(y, x).t()

@@ -41,9 +41,7 @@ def made(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.parametrize("shape", [(7,), (5, 7), (2, 3, 4, 7)])
 @pytest.mark.parametrize("width", [9, 4])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_numbers_and_gradients_are_those_of_torch(
-    shape: tuple[int, ...], width: int, has_bias: bool
-) -> None:
+def test_numbers_and_gradients_are_those_of_torch(shape: tuple[int, ...], width: int, has_bias: bool) -> None:
     given = [made(*shape), made(width, 7), *([made(width)] if has_bias else [])]
     found, expected = product(*given), F.linear(*given)
     torch.testing.assert_close(found, expected)
