@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-PRELOADED = ["torch", "diffusers", "benchmarks.frame"]
+# What takes seconds to import, once for all rows; nothing of it may compute, for threads are not forked.
+PRELOADED = ["diffusers.models.unets.unet_stable_cascade", "torch._inductor.compile_fx", "benchmarks.rows"]
 
 
 class RowFailed(Exception):

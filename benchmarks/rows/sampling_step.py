@@ -33,7 +33,7 @@ ALIKE = 0.05  # of bf16 networks with the same weights, relative to the largest 
     "Stage C 1 B, bf16, one guided step at 24 × 24",
     "diffusers' StableCascadeUNet and scheduler",
     {"ratio": Target("at most", 0.5)},
-    seconds=40,
+    seconds=25,
 )
 def stage_c_1b_step(run: Run) -> Found:
     config = released("stage_c", "1b", run.small)

@@ -36,7 +36,7 @@ SMALL_IMAGE = {**SMALL_TEXT, "patch_size": 14, "image_size": 28}
     "cpu",
     "Stage C 1 B, training on precomputed latents, 768 px, batch 1, bf16",
     "the same on pictures: compressor, CLIP bigG and CLIP L at full size",
-    seconds=30,
+    seconds=20,
 )
 def training_on_latents(run: Run) -> Found:
     """Weights and moments are bfloat16 here: with float32 the row would need more memory than many have."""
