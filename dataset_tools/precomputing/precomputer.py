@@ -63,25 +63,14 @@ class Precomputer:
         """Make every size-th shard, beginning with the rank-th; whoever finds all done writes the index.
 
         shards: such as `check_places` has found fit. Returns the exit status: 1 when some could not be read.
-        Raises ValueError when another of the same rank is at work in the folder.
+        Raises ValueError when another precompute is at work on one of them.
         """
-        notes = self.out / NOTES_NAME
-        notes.mkdir(parents=True, exist_ok=True)
-        refusal = f"{self.out}: another precompute is at work there (as rank {rank}); wait for its end"
-        with alone(notes / f"lock{rank}", refusal):  # two would write into one another's half-finished shards
-            return self._run(shards, shards[rank::size])
-
-    def _run(self, shards: Sequence[str], own: Sequence[str]) -> int:
+        own = shards[rank::size]
+        (self.out / NOTES_NAME).mkdir(parents=True, exist_ok=True)
         unreachable = 0
         for number, shard in enumerate(own, 1):
-            if self._note(shard) is None:
-                try:
-                    self.reader.file(shard)
-                except OSError as error:
-                    unreachable += 1
-                    _say(f"{shard}: skipped, run again to try it again: {one_line(error)}")
-                    continue
-                _say(f"{self._make(shard)}, {number} of {len(own)}")
+            if self._note(shard) is None and not self._renew(shard, f"{number} of {len(own)}"):
+                unreachable += 1
         notes = [self._note(shard) for shard in shards]
         done = [note for note in notes if note is not None]
         if len(done) == len(notes):
@@ -92,6 +81,20 @@ class Precomputer:
         """Let go of files and threads."""
         self.samples.close()
         self.reader.close()
+
+    def _renew(self, shard: str, place: str) -> bool:
+        """Make a shard, unless another has done so meanwhile; False where its source could not be read."""
+        refusal = f"{self.out}: another precompute makes {_name(shard)} there; wait for its end"
+        with alone(self._of_shard(shard, "lock"), refusal):  # else both would write into one unfinished file
+            if self._note(shard) is not None:
+                return True
+            try:
+                self.reader.file(shard)
+            except OSError as error:
+                _say(f"{shard}: skipped, run again to try it again: {one_line(error)}")
+                return False
+            _say(f"{self._make(shard)}, {place}")
+            return True
 
     def _make(self, shard: str) -> str:
         """Make one shard, and say how it went."""
@@ -114,14 +117,15 @@ class Precomputer:
         if not info.samples:
             path.unlink()
         note = Note(source, info, list(skipped))
-        write_whole(self._note_path(shard), json.dumps(note._asdict() | {"info": info._asdict()}) + "\n")
+        values = note._asdict() | {"info": info._asdict()}
+        write_whole(self._of_shard(shard, "json"), json.dumps(values) + "\n")
         speed = count / max(time.monotonic() - began, 1e-9)
         return f"{_name(shard)}: {count} samples{_told(note.skipped)}, {speed:.1f} samples/s"
 
     def _note(self, shard: str) -> Note | None:
         """The note of a shard that is as this run would make it; None when it is to be made."""
         try:
-            values = json.loads(self._note_path(shard).read_text(encoding="utf-8"))
+            values = json.loads(self._of_shard(shard, "json").read_text(encoding="utf-8"))
             info = ShardInfo(**values["info"])
             skipped = [Skipped(KINDS[kind], *rest) for kind, *rest in values["skipped"]]
             note = Note(values["source"], info, skipped)
@@ -138,8 +142,9 @@ class Precomputer:
         status = Path(shard).stat()
         return [status.st_size, status.st_mtime_ns, *self.kept]
 
-    def _note_path(self, shard: str) -> Path:
-        return self.out / NOTES_NAME / f"{_name(shard)}.json"
+    def _of_shard(self, shard: str, ending: str) -> Path:
+        """Its note, or the lock of who makes it."""
+        return self.out / NOTES_NAME / f"{_name(shard)}.{ending}"
 
     def _finish(self, notes: Sequence[Note]) -> None:
         infos = [note.info for note in notes if note.info.samples]

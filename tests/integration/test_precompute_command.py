@@ -140,17 +140,18 @@ def test_a_shard_that_has_gone_is_named_and_the_others_are_made(made: Made, tmp_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no locks there")
-def test_two_of_the_same_rank_are_not_at_work_at_once(made: Made, tmp_path: Path, capsys) -> None:
+def test_two_are_not_at_work_on_the_same_shard(made: Made, tmp_path: Path, capsys) -> None:
     settings, out = made.settings("stage_c"), tmp_path / "out"
     assert precompute(settings, out) == 0
     half = out / "000001.tar.tmp"
     (out / "000001.tar").rename(half)
     capsys.readouterr()
-    with (out / ".precompute" / "lock0").open("ab") as file, locked(file):
+    notes = out / ".precompute"
+    with (notes / "000001.tar.lock").open("ab") as file, locked(file):
         assert precompute(settings, out) == 2
-    refused = f"error: {out}: another precompute is at work there (as rank 0); wait for its end\n"
+    refused = f"error: {out}: another precompute makes 000001.tar there; wait for its end\n"
     assert capsys.readouterr().err == refused and half.exists()
-    with (out / ".precompute" / "lock1").open("ab") as file, locked(file):
+    with (notes / "000000.tar.lock").open("ab") as file, locked(file):  # whose shard is done
         assert precompute(settings, out) == 0
 
 
