@@ -15,6 +15,7 @@ from train.optim.rates import set_learning_rate
 from train.optim.updater import Updater
 from train.parallel import ranks
 from train.parallel.averaging import GradientAverager
+from train.parallel.batchnorm import RunningStatistics
 from train.parallel.shards import gradient_norm, is_sharded, local, sync_gradients
 from train.parallel.world import World
 
@@ -24,7 +25,7 @@ class Update(NamedTuple):
 
     loss: float  # mean over micro-batches and ranks
     gradient_norm: float  # before clipping
-    is_finite: bool  # False: the weights were left as they are
+    is_finite: bool  # False: the module was left as it is
 
 
 class Player:
@@ -35,6 +36,7 @@ class Player:
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(module, config)
         self.updater = Updater(self.optimizer, seed)
+        self.statistics = RunningStatistics(module)
         self.fused_backward: FusedBackward | None = None
         if config.fused_backward:
             self.fused_backward = FusedBackward(self.parameters, self.updater, world.device)
@@ -47,6 +49,13 @@ class Player:
     ) -> Update:
         """One step on the mean of `losses`, one per micro-batch, each computed when it is asked for."""
         set_learning_rate(self.optimizer, rate)
+        self.statistics.keep()
+        done = self._update(losses, num_accum, clip_norm, step)
+        if not done.is_finite:
+            self.statistics.put_back()
+        return done
+
+    def _update(self, losses: Iterable[Tensor], num_accum: int, clip_norm: float | None, step: int) -> Update:
         if self.fused_backward:
             (loss,) = losses  # settings see to the rest: no clipping, one process
             return self._update_fused(self.fused_backward, loss, step)

@@ -141,6 +141,20 @@ def test_a_gradient_that_is_not_finite_is_counted_and_moves_nothing_by_itself() 
     assert all(parameter.isfinite().all() for parameter in layers.parameters())
 
 
+@pytest.mark.parametrize("optim", [{}, FUSED])
+def test_a_step_that_is_not_finite_leaves_the_statistics_of_batchnorm_alone(optim: dict[str, Any]) -> None:
+    layers = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    player = Player("model", layers, OptimConfig(**optim), World(0, 1, CPU), seed=0)
+    norm = layers[1]
+    for number, moves in ((torch.nan, False), (3.0, True), (torch.nan, False)):
+        before = norm.running_mean.clone(), norm.running_var.clone()  # type: ignore[union-attr, operator]
+        batch = number * torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        done = player.update((layers(batch).square().sum() for _ in range(1)), 1, 0.1, None, step=0)
+        assert done.is_finite is moves
+        for old, new in zip(before, (norm.running_mean, norm.running_var), strict=True):
+            assert torch.equal(old, new) is not moves and new.isfinite().all()
+
+
 def peak_bytes(optim: dict[str, Any]) -> int:
     """The most that one step of a deep network takes, weights and optimizer included; the second step's."""
     torch.manual_seed(0)

@@ -32,6 +32,28 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, count
 
 
+class RunningStatistics:
+    """The running means and variances of every BatchNorm2d inside, which a forward pass has moved already
+    when a step turns out to be none."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+        self._kept: list[Tensor] = []
+
+    def keep(self) -> None:
+        """Remember them."""
+        self._kept = [statistic.clone() for statistic in self._all()]
+
+    def put_back(self) -> None:
+        """Make them again what they were."""
+        for statistic, kept in zip(self._all(), self._kept, strict=True):
+            statistic.copy_(kept)
+
+    def _all(self) -> list[Tensor]:
+        each = (statistic for norm in self._norms for statistic in (norm.running_mean, norm.running_var))
+        return [statistic for statistic in each if statistic is not None]
+
+
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all ranks, which may differ in size."""
 
