@@ -21,7 +21,7 @@ class CascadeSettings:
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
     offload: Offload = "none"
     quantize: Quantize = None
-    compile: Compile = False
+    compile: Compile | None = None
     tile_px: int | None = bounded(TILE_PX, LEAST_TILE_PX)
 
     def cascade(self) -> Cascade:
@@ -33,7 +33,7 @@ class CascadeSettings:
             ema=self.ema,
             offload=self.offload,
             quantize=self.quantize,
-            compile=self.compile,
+            compile=self.compile or False,
             tile_px=self.tile_px,
             **asdict(self.weights),
         )

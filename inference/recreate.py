@@ -79,7 +79,7 @@ def _where_from(config: Config, origin: Origin) -> dict[str, Any]:
         "device": origin.device if config.device == "auto" else config.device,
         "dtype": config.dtype or origin.dtype,
         "quantize": config.quantize or origin.quantize,
-        "compile": config.compile or origin.compile,
+        "compile": origin.compile if config.compile is None else config.compile,
         "tile_px": origin.tile_px,
     }
 

@@ -64,3 +64,5 @@ def test_compiled_networks_draw_nearly_the_same(
     path = write_picture(drawn, tmp_path)
     again, verdict = recreate(Config(recreate=str(path)))
     assert verdict == "the same pixels" and again.facts["compile"]
+    plain, _ = recreate(Config(recreate=str(path), compile=False))
+    assert not plain.facts["compile"] and np.array_equal(pixels(plain.image), pixels(exact.image))
