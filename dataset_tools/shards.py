@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from modules.whole_files import named, write_whole
+from modules.whole_files import named, settle, write_whole
 
 INDEX_NAME = "index.json"
 
@@ -203,6 +203,5 @@ class _HashingFile(io.BufferedWriter):
 
     def close(self) -> None:
         if not self.closed:
-            self.flush()
-            os.fsync(self.fileno())  # the name must not reach the disk before the content
+            settle(self)
         super().close()

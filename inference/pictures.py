@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from modules.whole_files import whole_file
+from modules.pictures import save_png
+from modules.whole_files import settle
 
 KEY = "kaskade"  # JSON: everything that is needed to make the picture again
 READABLE_KEY = "parameters"  # the same for people, in the layout that other picture tools read
@@ -62,8 +63,7 @@ def write_picture(picture: Picture, folder: Path) -> Path:
 
 def write_picture_as(picture: Picture, path: Path) -> Path:
     """Write a picture as just that PNG, never half; returns path. For names that no other process uses."""
-    with whole_file(path, alone=True) as file:
-        picture.image.save(file, format="PNG", pnginfo=_text_of(picture))
+    save_png(picture.image, path, _text_of(picture))
     return path
 
 
@@ -94,6 +94,7 @@ def write_png(
                 if path.exists():
                     continue
                 image.save(file, format="PNG", pnginfo=info)
+                settle(file)
             os.replace(temporary, path)
             return path
         finally:

@@ -19,6 +19,7 @@ from modules.pictures import middle_square
 from modules.schema import nearest
 from modules.tokenizer import make_tokenizer, token_id, with_tokens
 from modules.weights.folders import encoder_folder, tokenizer_folder
+from modules.whole_files import settle
 
 transformers.utils.logging.disable_progress_bar()  # one bar per run is enough, and it is not this one
 
@@ -289,7 +290,9 @@ def save_whole(folder: str | Path, *parts: Any) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     for part in parts:
         part.save_pretrained(unfinished)
-    for path in unfinished.iterdir():  # safetensors writes for its owner alone
-        path.chmod(unfinished.stat().st_mode & READ_WRITE)
+    for path in unfinished.iterdir():
+        path.chmod(unfinished.stat().st_mode & READ_WRITE)  # safetensors writes for its owner alone
+        with path.open("ab") as file:
+            settle(file)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.replace(folder)

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+from modules.whole_files import whole_file
 
 MOST_PROPORTION = 16  # of a longer side: what lies beyond is not resized only to be cut off
 MARGIN_PX = 8
@@ -23,6 +27,12 @@ class Row(NamedTuple):
     pictures: Sequence[Image.Image]
     captions: Sequence[str] = ()
     label: str = ""
+
+
+def save_png(image: Image.Image, path: Path, info: PngInfo | None = None) -> None:
+    """Write a picture under a name that no other process uses, never half."""
+    with whole_file(path, alone=True) as file:
+        image.save(file, format="PNG", pnginfo=info)
 
 
 def resized(images: Tensor, height: int, width: int) -> Tensor:

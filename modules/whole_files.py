@@ -27,12 +27,17 @@ def whole_file(path: Path, *, alone: bool = False) -> Iterator[BinaryIO]:
     try:
         with named(path), open(unfinished, "wb" if alone else "xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())  # the name must not reach the disk before the content
+            settle(file)
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def settle(file: BinaryIO) -> None:
+    """Get a file's content onto the disk, where its name must not be before it."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 @contextmanager

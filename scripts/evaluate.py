@@ -31,9 +31,9 @@ from inference import Cascade, Picture, Request, StageSettings
 from inference.progress import ProgressBar
 from inference.sources import fit, source_size
 from modules.command_lines import Parser
-from modules.pictures import contact_sheet, to_image
+from modules.pictures import contact_sheet, save_png, to_image
 from modules.schema import from_plain, one_line
-from modules.whole_files import whole_file, write_whole
+from modules.whole_files import write_whole
 from scripts.scores import clip_score, fid, reconstruct, score_pairs, score_prompts
 
 MAX_SHOWN = 36  # pictures on a contact sheet
@@ -84,7 +84,7 @@ def evaluate(cascade: Cascade, data: str | Path, plan: Plan, sheets: str | Path)
         report["clip_score"] = clip_score(pictures, plan.clip_model)
     shown = pictures[:MAX_SHOWN]
     sheet = contact_sheet([p.image for p in shown], [p.facts["prompt"] for p in shown])
-    save_whole(sheet, Path(sheets) / "samples.png")
+    save_png(sheet, Path(sheets) / "samples.png")
     report["seconds"] = round(time.monotonic() - started, 1)
     return report
 
@@ -167,7 +167,7 @@ def score_reconstructions(
     shown = list(zip(originals, made["stage_a"], made["cascade"], strict=True))[:MAX_ROWS]
     captions = ["original", "Stage A alone", "compressor, B, A"] * len(shown)
     sheet = contact_sheet([to_image(image) for row in shown for image in row], captions, columns=3)
-    save_whole(sheet, sheets / "reconstructions.png")
+    save_png(sheet, sheets / "reconstructions.png")
     return {
         "num_pictures": len(originals),
         **{name: score_pairs(images, originals) for name, images in made.items()},
@@ -182,12 +182,6 @@ def same_size(samples: Sequence[Sample], factor: int) -> list[list[tuple[Sample,
         image = image.crop((0, 0, image.width // factor * factor, image.height // factor * factor))
         groups.setdefault(image.size, []).append((sample, image))
     return list(groups.values())
-
-
-def save_whole(image: Image.Image, path: Path) -> None:
-    """Write a PNG, never half."""
-    with whole_file(path, alone=True) as file:
-        image.save(file, format="PNG")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

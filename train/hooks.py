@@ -10,7 +10,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from dataset_tools.batches import Batch
-from modules.whole_files import whole_file
+from modules.pictures import save_png
 from train.checkpoints.saver import Saver
 from train.config import RunConfig
 from train.ema import Ema
@@ -96,8 +96,7 @@ class Sheets:
             page = self.draw()  # on all ranks: sharded weights need them all
             if self.world.is_first:
                 path = Path(self.run.dir) / "samples" / f"step_{done.step:08d}.png"
-                with whole_file(path, alone=True) as file:
-                    page.save(file, "PNG")
+                save_png(page, path)
                 self.trackers.picture(done.step, "samples", page)
 
     def draw(self) -> Image:

@@ -18,8 +18,9 @@ from inference.progress import ProgressBar
 from inference.settings import Request
 from inference.sources import open_source
 from inference.tasks import TASKS
+from modules.pictures import save_png
 from modules.schema import ConfigError
-from modules.whole_files import whole_file, write_whole
+from modules.whole_files import write_whole
 
 MADE_WITH = "made_with.json"  # beside a side's pictures: checksums of the weights, and the settings
 OF_REQUESTS = (
@@ -98,5 +99,4 @@ def _copy(side: Side, plan: Plan, missing: Sequence[Question], folder: Path) -> 
     files = match(side.pictures, [(q.prompt, q.seed) for q in plan.questions])
     for question in missing:
         source, place = files[question.number], plan.picture(folder, side.name, question)
-        with whole_file(place, alone=True) as file:
-            open_source(str(source), "pictures").save(file, "PNG")
+        save_png(open_source(str(source), "pictures"), place)

@@ -21,11 +21,12 @@ from inference.sources import to_pixels
 from modules.adapters.filters import ControlFilter, build_filter
 from modules.adapters.filters.inpainting import painted_over
 from modules.metrics import psnr
+from modules.pictures import save_png
 from modules.schema import shown
 from modules.weights import find_weights, read_header
 from scripts.adapter_scores import figure
 from scripts.adapter_scores._controls import Drawn, Trial, draw, means, sheet
-from scripts.evaluate import read_folder, save_whole, scene_of
+from scripts.evaluate import read_folder, scene_of
 
 NUM_SCENES = 120
 EVERYTHING = "everything named"  # in the prompt: there is little left that a control could improve
@@ -52,7 +53,7 @@ def score(run: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     found: Figures = []
     for told, trial in trials(made, scenes, images).items():
         drawn = draw(cascade, run, trial)
-        save_whole(sheet(trial, images, drawn), out / f"{told.replace(',', '').replace(' ', '_')}.png")
+        save_png(sheet(trial, images, drawn), out / f"{told.replace(',', '').replace(' ', '_')}.png")
         found += figures_of(told, made, trial, images, drawn)
     return {"figures": found, "filter": spec, "num_pictures": len(scenes)}
 

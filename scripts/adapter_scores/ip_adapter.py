@@ -14,9 +14,9 @@ from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import COLOURS, Scene
 from inference import Cascade, Picture, Request
 from inference.adapters import ImagePromptSettings
-from modules.pictures import Row, draw_sheet
+from modules.pictures import Row, draw_sheet, save_png
 from scripts.adapter_scores import figure
-from scripts.evaluate import read_folder, save_whole, scene_of
+from scripts.evaluate import read_folder, scene_of
 from scripts.scores import mean, score_prompts
 
 NUM_ALONE, NUM_CONTRADICTED, NUM_SWITCHED_OFF = 200, 60, 20
@@ -36,7 +36,7 @@ def score(run: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         drawn = draw(cascade, Prompts(run, save_pictures(samples, Path(folder))), scenes)
     accuracy = {key: score_prompts(scenes[: len(drawn[key])], drawn[key]) for key in ("alone", "nothing")}
-    save_whole(sheet(samples, scenes, drawn), out / "sheet.png")
+    save_png(sheet(samples, scenes, drawn), out / "sheet.png")
     return {"figures": figures(scenes, drawn, accuracy), "accuracy": accuracy}
 
 

@@ -20,9 +20,9 @@ from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import Scene
 from inference import Cascade, Picture, StageSettings
 from inference.sources import fit, source_size
-from modules.pictures import Row, draw_sheet
+from modules.pictures import Row, draw_sheet, save_png
 from scripts.adapter_scores import figure
-from scripts.evaluate import read_folder, save_whole, scene_of
+from scripts.evaluate import read_folder, scene_of
 from scripts.scores import score_pairs, score_prompts
 
 NUM_PROMPTS, BATCH_SIZE = 200, 50
@@ -43,7 +43,7 @@ def score(run: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
         key: score_prompts(scenes, pictures)["accuracy"]["colour_and_shape"]
         for key, pictures in drawn.items()
     }
-    save_whole(sheet(drawn), out / "sheet.png")
+    save_png(sheet(drawn), out / "sheet.png")
     plot(accuracy, out / "accuracy_by_steps.png")
     return {"figures": figures(accuracy, drawn), "accuracy": named(accuracy)}
 

@@ -10,9 +10,9 @@ from dataset_tools.judge import read
 from dataset_tools.shapes_captions import full_caption
 from dataset_tools.shapes_world import OBJECTS, Scene
 from inference import Cascade, Picture
-from modules.pictures import Row, draw_sheet
+from modules.pictures import Row, draw_sheet, save_png
 from scripts.adapter_scores import figure
-from scripts.evaluate import read_folder, save_whole, scene_of
+from scripts.evaluate import read_folder, scene_of
 from scripts.scores import mean, score_prompts
 
 NUM_PROMPTS, BATCH_SIZE = 120, 40  # of each kind
@@ -37,7 +37,7 @@ def score(run: Path, out: Path, device: str = "cpu") -> dict[str, Any]:
         for key, pictures in drawn.items()
         if key != "unlearnt"
     }
-    save_whole(sheet(drawn), out / "sheet.png")
+    save_png(sheet(drawn), out / "sheet.png")
     shares = {key: share(name, pictures) for key, pictures in drawn.items()}
     return {"figures": figures(name, shares, accuracy), "accuracy": accuracy}
 
