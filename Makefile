@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check
-# Idle threads sleep instead of spinning: processes that share the cores (data workers, ranks) run several times faster.
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup setup-dev demo demo-adapters app notebooks docs test test-quick bench check format clean
 .DELETE_ON_ERROR:
@@ -52,6 +50,10 @@ notebooks: setup-dev
 
 docs: setup-dev
 	@$(BIN)/mkdocs build --strict --site-dir site
+
+# Idle threads sleep at once: processes that share the cores, as tests do, run several times faster.
+test test-quick: export OMP_WAIT_POLICY ?= PASSIVE
+test test-quick: export GOMP_SPINCOUNT ?= 0
 
 test: setup-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder --durations 20

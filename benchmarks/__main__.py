@@ -12,10 +12,6 @@ of the GPU on a CPU; they measure nothing and go to a temporary folder. --second
 go on. --without compiled: leave out what takes long to compile.
 """
 
-import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads sleep
-
 import argparse
 import shlex
 import sys

@@ -1,7 +1,6 @@
 """A chain of commands, one after the other in the foreground; run again, it goes on where it stopped."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -42,9 +41,7 @@ def run(title: str, command: Sequence[str]) -> float:
     """Run one command and return its seconds; ends the chain with its status if it fails."""
     print(f"\n── {title}\n   python -m {shlex.join(command)}", flush=True)
     started = time.monotonic()
-    # Idle threads sleep instead of spinning: the data workers need the cores too.
-    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
-    with subprocess.Popen([sys.executable, "-m", *command], env=environment) as process:
+    with subprocess.Popen([sys.executable, "-m", *command]) as process:
         try:
             status = process.wait()
         except KeyboardInterrupt:  # the command got it too: a training writes a checkpoint before it ends

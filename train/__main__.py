@@ -2,8 +2,10 @@
 
 import os
 
-# Before torch is loaded: idle threads that spin slow down all who share the cores (data workers, ranks).
+# Before torch is loaded: threads wait awake for their next work, but only for some microseconds. To wake one
+# takes longer than many operations; those that stay awake slow down all who share the cores (docs/log.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Tokenizers are used before data workers are forked; they would warn about it at every start.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A rank that dies costs the others a stack trace per request; `train.parallel.heartbeat` says it in a line.
